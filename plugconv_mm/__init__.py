@@ -1,0 +1,4 @@
+"""PlugConv-MM: convolutions with a global view, as plug-ins for OpenMMLab."""
+from plugconv_mm.version import __version__
+
+__all__ = ['__version__']
