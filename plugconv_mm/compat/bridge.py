@@ -3,7 +3,9 @@
 :func:`install` puts a finder in front of Python's own that answers for the one name ``mmcv._ext``. Nothing is
 imported, and nothing is decided, before mmcv asks for its operators for the first time.
 """
+import importlib
 import importlib.machinery
+import importlib.util
 import logging
 import os
 import sys
@@ -42,7 +44,7 @@ class _OperatorsLoader(Loader):
         asked, reason = choice(), 'mmcv was installed without them'
         if self.compiled is not None and asked != 'torchvision':
             try:
-                module = self.compiled.loader.create_module(self.compiled)
+                module = importlib.util.module_from_spec(self.compiled)
                 self.compiled.loader.exec_module(module)
             except (ImportError, OSError) as error:
                 # Typically "undefined symbol": built against another torch than the one installed.
@@ -53,7 +55,7 @@ class _OperatorsLoader(Loader):
         if asked == 'mmcv':
             from .mmcv_ext import BUILD_HELP
             raise RuntimeError(f"{ENVIRONMENT_VARIABLE}=mmcv asks for mmcv's compiled operators, but {reason}. "
-                               f'{BUILD_HELP} Or unset {ENVIRONMENT_VARIABLE} to use torchvision\'s.')
+                               f'{BUILD_HELP} Or unset {ENVIRONMENT_VARIABLE} for torchvision to stand in.')
         try:
             from . import mmcv_ext
         except Exception as error:
@@ -76,8 +78,7 @@ class _OperatorsFinder(MetaPathFinder):
         if fullname != _NAME:
             return None
         compiled = importlib.machinery.PathFinder.find_spec(fullname, path)
-        spec = importlib.machinery.ModuleSpec(fullname, _OperatorsLoader(compiled), origin=__name__)
-        return spec
+        return importlib.machinery.ModuleSpec(fullname, _OperatorsLoader(compiled), origin=__name__)
 
 
 def _log(message: str, level: int = logging.INFO) -> None:
