@@ -1,4 +1,5 @@
 """Operators in plain PyTorch."""
 from plugconv_mm.ops.gnconv import GlobalLocalFilter, GnConv2d
+from plugconv_mm.ops.parc import ParC2d, ParCHW2d, parc_conv2d
 
-__all__ = ['GlobalLocalFilter', 'GnConv2d']
+__all__ = ['GlobalLocalFilter', 'GnConv2d', 'ParC2d', 'ParCHW2d', 'parc_conv2d']
