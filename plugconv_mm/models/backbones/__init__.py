@@ -1,1 +1,4 @@
-"""Plug-ins."""
+"""Backbones."""
+from plugconv_mm.models.backbones.parc_resnet import ParCResNet
+
+__all__ = ['ParCResNet']
