@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 __all__ = ['FAMILIES', 'Family', 'convert_official', 'convert_with_report', 'load_from_local',
-           'read_checkpoint', 'use_safe_loader', 'write_checkpoint']
+           'read_checkpoint', 'write_checkpoint']
 
 # --------------------------------------------------------------------------------------------------------------------
 # Published families
@@ -384,12 +384,3 @@ def load_from_local(filename: str, map_location=None) -> dict:
         if family and any(_renamed(key, family) != key for key in part):
             return {'state_dict': _convert(state)[0], 'meta': {}}
     return checkpoint
-
-
-def use_safe_loader() -> None:
-    """Let mmengine read every local checkpoint through :func:`load_from_local`.
-
-    mmengine's own loader answers a file that ``weights_only=True`` refuses by running what is in it.
-    """
-    from mmengine.runner import CheckpointLoader
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
