@@ -12,7 +12,7 @@ try:
 from mmengine.registry import MODELS as MMENGINE_MODELS
     from mmengine.registry import Registry
 except ModuleNotFoundError as error:
-    if error.name != 'mmengine':
+    if (error.name or '').partition('.')[0] != 'mmengine':
         raise
     raise MissingPackageError(f'plugconv_mm.registry needs mmengine, which is not installed. '
                               f'{install_help("mmengine")} Without it, plugconv_mm.ops is there to use.',

@@ -1,1 +1,5 @@
-"""Plug-ins."""
+"""The plug-ins for OpenMMLab's configs, built from :mod:`plugconv_mm.ops`."""
+from plugconv_mm.compat.packages import plug_ins
+from plugconv_mm.models import backbones, necks
+
+__getattr__, __all__ = plug_ins(__name__, backbones=backbones.__all__, necks=necks.__all__)

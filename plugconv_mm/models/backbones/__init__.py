@@ -1,4 +1,4 @@
 """Backbones."""
-from plugconv_mm.models.backbones.parc_resnet import ParCResNet
+from plugconv_mm.compat.packages import plug_ins
 
-__all__ = ['ParCResNet']
+__getattr__, __all__ = plug_ins(__name__, parc_resnet=['ParCResNet'])
