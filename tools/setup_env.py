@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -37,12 +36,12 @@ ORIGINAL_PACKAGES = ('mmcv', 'mmcv_full', 'mmcv_lite', 'mmengine', 'mmdet', 'mms
 # consequences (no version found) come after their causes (no network).
 FAILURES = (
     (r'No space left on device|Errno 28\b|Disk quota exceeded', 'the disk is full.',
-     'free about 8 GB for {venv}, or name another folder with VENV=…; pip also needs 3 GB in {tmp} (TMPDIR=… moves it)'
-     ' and in its cache ("pip cache purge" empties it).'),
+     'free about 8 GB for {venv}, or name another folder with VENV=…; "{python} -m pip cache purge" empties pip\'s '
+     'cache, which may hold 3 GB.'),
     (r'ensurepip is not available|No module named \'?(venv|ensurepip)', 'this Python comes without its venv module.',
      'install it (on Debian and Ubuntu "apt install python{version}-venv"), or name another Python with PYTHON=….'),
     (r'Permission denied|Errno 13\b|Read-only file system|Errno 30\b', 'a file or folder may not be written.',
-     'see that {venv} and {tmp} belong to you and are writable, or name another folder with VENV=….'),
+     'see that {venv} belongs to you and is writable, or name another folder with VENV=….'),
     (r'DO NOT MATCH THE HASHES|BadZipFile|Wheel .* is invalid', 'a download arrived damaged.',
      'run "{python} -m pip cache purge", then the same command again.'),
     (r'Python\.h: No such file', 'the C headers of Python are missing.',
@@ -165,6 +164,8 @@ class Environment:
         self.python = self.venv / 'bin' / 'python'
         self.state = self.venv / '.setup'
         self.log = self.state / 'setup.log'
+        # Beside the environment: /tmp is small on many machines, and here what a killed pip left is found again.
+        self.temporary = self.state / 'tmp'
         self.version = '{}.{}'.format(*sys.version_info[:2])
         self.site_packages = self.venv / 'lib' / f'python{self.version}' / 'site-packages'
         self.lock = None
@@ -234,6 +235,7 @@ class Environment:
         """The environment variables for commands: as they are, without what points outside, pinned also in builds."""
         variables = {key: value for key, value in os.environ.items() if key not in FOREIGN_VARIABLES}
         variables.update(PIP_CONSTRAINT=str(CONSTRAINTS), PIP_BUILD_CONSTRAINT=str(CONSTRAINTS), PYTHONNOUSERSITE='1',
+                         TMPDIR=str(self.temporary),
                          PATH=f'{self.venv / "bin"}{os.pathsep}{os.environ.get("PATH", os.defpath)}', **extra)
         return variables
 
@@ -284,7 +286,7 @@ class Environment:
             output = self.read_log(start)
             print('\n'.join('    | ' + line for line in output.splitlines()[-15:]), flush=True)
             raise SetupError(*explain(output, process.returncode, venv=self.venv, python=self.python,
-                                      version=self.version, tmp=tempfile.gettempdir()))
+                                      version=self.version))
 
     def heartbeat(self, seconds, doing):
         line = f'      {duration(seconds)}' + (f', {doing}' if doing else '')
@@ -328,6 +330,8 @@ class Environment:
             print(f'[{number}/{len(steps)}] {step.title} ({step.about})', flush=True)
             self.stamp(step.name).unlink(missing_ok=True)
             began = time.monotonic()
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            self.temporary.mkdir()
             try:
                 if self.ours:
                     discard_half_installed(self.site_packages)
@@ -336,6 +340,7 @@ class Environment:
                 raise SetupError(f'step {number} of {len(steps)}, {step.title}, failed: {error}',
                                  f'{error.advice}\nThe steps before it are kept. The full output is in '
                                  f'{self.log}') from error
+            shutil.rmtree(self.temporary, ignore_errors=True)
             self.mark_done(step, value)
             print(f'      done in {duration(time.monotonic() - began)}', flush=True)
         return ran
@@ -453,7 +458,7 @@ def main():
         return 1
     except OSError as error:
         reason, advice = explain(str(error), 1, venv=environment.venv, python=environment.python,
-                                 version=environment.version, tmp=tempfile.gettempdir())
+                                 version=environment.version)
         print(f'{error}: {reason}\nWhat to try: {advice}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
