@@ -332,13 +332,13 @@ def _focal_terms(input: Tensor, target: Tensor, weight: Tensor, alpha: float):
     dtype = _compute_dtype('sigmoid_focal_loss', input=input)
     classes = input.size(1)
     positive = target[:, None] == torch.arange(classes, device=input.device)
-    factor = torch.where(positive, alpha, 1 - alpha).to(dtype)
+    logit = input.to(dtype)
+    factor = torch.full_like(logit, 1 - alpha).masked_fill(positive, alpha)
     if weight.numel():
         _check_shape('sigmoid_focal_loss', 'weight', weight, (classes, ))
         # A row that belongs to no class (background) has no entry in weight and counts once.
         labelled = (target >= 0) & (target < classes)
         factor = factor * weight.to(dtype)[target.clamp(0, classes - 1)].where(labelled, 1)[:, None]
-    logit = input.to(dtype)
     return torch.where(positive, logit, -logit), positive, factor
 
 
