@@ -3,12 +3,12 @@ _base_ = [
     '../_base_/datasets/digits_instance.py',
     '../_base_/schedules/digits_6e.py',
     'mmdet::_base_/default_runtime.py',
+    '../_base_/runtime.py',
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 
 model = dict(
-    backbone=dict(
-        type='plugconv_mm.ParCResNet', base_channels=16, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    backbone=dict(_delete_=True, type='plugconv_mm.ParCResNet', depth=50, base_channels=16, norm_eval=False),
     neck=dict(type='plugconv_mm.HorFPN', in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4),
     rpn_head=dict(
         in_channels=64,
