@@ -38,7 +38,7 @@ def make_parser(description):
     """The options that training and testing have in common."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
-    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/ and the name of the config)')
+    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=_KeyValues, metavar='KEY=VALUE',
                         help='override settings of the config, e.g. train_dataloader.batch_size=4 or key="[a,b]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
@@ -83,7 +83,7 @@ def load_config(args):
 def _distribute_on_cpu(cfg):
     """mmengine's own start assumes a GPU a process."""
     if cfg.launcher != 'pytorch':
-        raise ConfigError(f'--launcher {cfg.launcher} needs GPUs; without them use --launcher pytorch, through torchrun')
+        raise ConfigError(f'--launcher {cfg.launcher} needs GPUs; without them use --launcher pytorch and torchrun')
     if 'RANK' not in os.environ:
         raise ConfigError('--launcher pytorch needs the environment that torchrun sets: use tools/dist_train.sh')
     torch.distributed.init_process_group('gloo')
@@ -203,7 +203,7 @@ def _explain_unknown(name, scope, kind, registry):
     if any(full.startswith('plugconv_mm.') for full in same) or name.startswith('plugconv_mm.'):
         message += "\nThe config also needs: custom_imports = dict(imports=['plugconv_mm'])"
     elif not same:
-        message += " If it is your own, the config needs: custom_imports = dict(imports=['the.module.that.registers.it'])"
+        message += " If it is your own, the config needs: custom_imports = dict(imports=['its.module'])"
     return message
 
 

@@ -224,13 +224,13 @@ def test_senseless_settings(tmp_path, settings):
 def test_other_sizes(tmp_path):
     command = [sys.executable, 'tools/dataset_converters/digits.py', '--out', str(tmp_path / 'big'), '--num-train', '1',
                '--num-val', '1', '--sizes', '320', '320', '--digit-sizes', '100', '120', '--seed', '5']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    settings = dict(cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    done = subprocess.run(command, **settings)
     assert done.returncode == 0, done.stderr
     assert '1 training and 1 validation pictures, seed 5' in done.stdout
     for split in ('train', 'val'):
         data = annotations(tmp_path / 'big', split)
         assert (data['images'][0]['height'], data['images'][0]['width']) == (320, 320)
         assert all(50 <= a['bbox'][3] <= 120 for a in data['annotations'])
-    done = subprocess.run([*command, '--sizes', '10', '20'], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    done = subprocess.run([*command, '--sizes', '10', '20'], **settings)
     assert done.returncode == 1 and done.stderr.startswith('digits.py: error: sizes must be')
