@@ -48,8 +48,6 @@ FAILURES = (
      'install them (on Debian and Ubuntu "apt install python{version}-dev").'),
     (r'MemoryError|Cannot allocate memory|Killed signal terminated program', 'the memory ran out.',
      'close other programs, or compile with fewer jobs at a time (MAX_JOBS=1), and run the same command again.'),
-    (r'ResolutionImpossible|conflicting dependencies', 'the packages asked for do not fit together.',
-     'take requirements/ as it is in the repository ("git status requirements" shows changes).'),
     (r'CERTIFICATE_VERIFY_FAILED|SSLError', 'the certificate of the package registry was not accepted.',
      "behind a company proxy, point PIP_CERT at your organisation's certificate file; also check the clock."),
     (r'ProxyError|Tunnel connection failed|Proxy Authentication', 'the proxy refused the connection.',
@@ -59,6 +57,9 @@ FAILURES = (
      r'ConnectTimeoutError|ReadTimeoutError|[Rr]ead timed out|IncompleteRead',
      'the package registry cannot be reached.',
      'check the network (and HTTPS_PROXY or PIP_INDEX_URL if you use them), then run the same command again.'),
+    (r'ResolutionImpossible|conflicting dependencies', 'the packages asked for do not fit together.',
+     'take requirements/ as it is in the repository ("git status requirements" shows changes); if PIP_INDEX_URL names '
+     'a mirror, see that it has the pinned versions.'),
     (r'No matching distribution found for (?P<what>\S+)|'
      r'Could not find a version that satisfies the requirement (?P<what2>\S+)',
      'the package registry offers no {what} for Python {version} on this platform.',
@@ -396,12 +397,12 @@ class Environment:
         requirements = [REQUIREMENTS / f'{name}.txt' for name in ('build', 'runtime', 'onedl', 'demo', 'tests')]
         return (
             Step('venv', f'virtual environment in {self.venv}', 'about 10 s', (requirements[0], ), self.make_venv),
-            Step('torch', f'{torch}, {torchvision}', 'about 1.5 min, 3 GB', (CONSTRAINTS, requirements[1]),
+            Step('torch', f'{torch}, {torchvision}', 'about 1 min, 3 GB', (CONSTRAINTS, requirements[1]),
                  self.install_torch),
             Step('stack', 'mmengine, mmcv, mmdet, mmseg, mmpretrain, tools', 'about 1 min', tuple(requirements[2:]),
                  self.install_stack),
             Step('opencv', 'OpenCV without window system', 'about 5 s', (), self.install_opencv),
-            Step('package', 'plugconv_mm, and a first import of everything', 'about 20 s',
+            Step('package', 'plugconv_mm, and a first import of everything', 'about 30 s',
                  (str(ROOT), ROOT / 'setup.py', ROOT / 'pyproject.toml', ROOT / 'plugconv_mm' / 'version.py'),
                  self.install_package),
         )

@@ -238,6 +238,8 @@ def test_only_the_headless_opencv_stays(environment, monkeypatch):
      'free about 8 GB'),
     ('WARNING: Retrying: NewConnectionError(Failed to establish a new connection: [Errno -3] Temporary failure in name '
      'resolution)\nERROR: No matching distribution found for torch==2.11.0', 'registry cannot be reached', 'network'),
+    ('Failed to establish a new connection: [Errno 111] Connection refused\nThe user requested (constraint) ninja==1\n'
+     'ERROR: ResolutionImpossible: for help visit', 'registry cannot be reached', 'network'),
     ('ERROR: No matching distribution found for torch==2.11.0', 'offers no torch==2.11.0', 'Python 3.11'),
     ('The virtual environment was not created successfully because ensurepip is not available.', 'venv module',
      f'python{TESTED}-venv'),
