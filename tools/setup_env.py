@@ -98,7 +98,7 @@ def explain(output, returncode, **names):
 
 def activity(output):
     """Returns what a running command is at, from its output so far: ninja's count or pip's last word."""
-    counts = re.findall(r'^\[(\d+)/(\d+)\]', output, re.MULTILINE)
+    counts = re.findall(r'^ *\[(\d+)/(\d+)\]', output, re.MULTILINE)
     if counts:
         return 'compiled {} of {} files'.format(*counts[-1])
     words = re.findall(r'^ *(Collecting|Downloading|Processing|Building wheel for|Installing) ([^\s(]+)', output,

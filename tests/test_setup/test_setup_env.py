@@ -301,7 +301,7 @@ def test_a_second_setup_waits_for_the_first(setup_env, environment):
 
 @pytest.mark.parametrize('output, expected', [
     ('Collecting torch==2.11.0 (from -r x)\n  Downloading torch-2.11.0.whl (9 MB)\n', 'Downloading torch-2.11.0.whl'),
-    ('[1/180] c++ -O3 a.cpp\n[12/180] c++ -O3 b.cpp\n', 'compiled 12 of 180 files'),
+    ('  [1/180] c++ -O3 a.cpp\n  [12/180] c++ -O3 b.cpp\n', 'compiled 12 of 180 files'),
     ('  Downloading torch-2.11.0.whl (9 MB)\nInstalling collected packages: numpy, torch\n', 'unpacking the packages'),
     ('', ''),
 ])
