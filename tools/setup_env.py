@@ -403,7 +403,7 @@ class Environment:
                  self.install_stack),
             Step('opencv', 'OpenCV without window system', 'about 5 s', (), self.install_opencv),
             Step('package', 'plugconv_mm, and a first import of everything', 'about 30 s',
-                 (str(ROOT), ROOT / 'setup.py', ROOT / 'pyproject.toml', ROOT / 'plugconv_mm' / 'version.py'),
+                 (str(ROOT), ROOT / 'setup.py', ROOT / 'plugconv_mm' / 'version.py'),
                  self.install_package),
         )
 
