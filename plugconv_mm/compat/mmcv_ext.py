@@ -19,10 +19,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-BUILD_HELP = (
-    'To have every operator of mmcv, build them: `make mmcv` in a clone of PlugConv-MM, or, in the environment that '
-    "holds torch, `pip install 'setuptools>=80,<82' wheel ninja psutil` and then `MMCV_WITH_OPS=1 pip install "
-    '--no-cache-dir --no-build-isolation --force-reinstall --no-deps onedl-mmcv==2.3.6`.')
+from plugconv_mm.compat.packages import mmcv_build_help
 
 
 class OperatorNotBridgedError(NotImplementedError):
@@ -31,7 +28,7 @@ class OperatorNotBridgedError(NotImplementedError):
     def __init__(self, operator: str, detail: str = ''):
         super().__init__(f"mmcv's compiled operator '{operator}' is not available: mmcv's compiled operators are "
                          f'absent here, and PlugConv-MM replaces only those that detection needs'
-                         f'{detail and f" ({detail})"}. {BUILD_HELP}')
+                         f'{detail and f" ({detail})"}. {mmcv_build_help()}')
 
 
 def __getattr__(name: str):

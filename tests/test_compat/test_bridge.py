@@ -17,6 +17,7 @@ def installed(tmp_path, monkeypatch):
     """A stand-in for an installed mmcv; called with the source of its ``_ext``, it imports that."""
     package = types.ModuleType('mmcv')
     package.__path__ = [str(tmp_path)]
+    package.__spec__ = importlib.util.spec_from_loader('mmcv', loader=None)
     monkeypatch.setitem(sys.modules, 'mmcv', package)
     monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
     monkeypatch.delenv('PLUGCONV_MMCV_OPS', raising=False)
@@ -73,6 +74,13 @@ def test_forced_mmcv_that_cannot_be_had(installed, monkeypatch, compiled, reason
     monkeypatch.setenv('PLUGCONV_MMCV_OPS', 'mmcv')
     with pytest.raises(RuntimeError, match=rf'(?s){reason}.*make mmcv.*unset PLUGCONV_MMCV_OPS'):
         installed(compiled)
+
+
+def test_forced_mmcv_without_mmcv(monkeypatch):
+    monkeypatch.setenv('PLUGCONV_MMCV_OPS', 'mmcv')
+    monkeypatch.setitem(sys.modules, 'mmcv', None)
+    with pytest.raises(RuntimeError, match='mmcv is not installed. Install it with `pip install'):
+        bridge.install()
 
 
 def test_forced_torchvision_too_late(installed, monkeypatch):

@@ -3,6 +3,7 @@ import importlib.metadata
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +105,16 @@ def test_supported_versions_are_quiet(environment, versions):
         packages.check_versions()
 
 
+def test_the_pinned_versions_are_supported(environment):
+    constraints = Path(__file__, '../../../requirements/constraints.txt').resolve().read_text()
+    pinned = dict(line.split('==') for line in constraints.splitlines() if '==' in line)
+    environment(**pinned)
+    assert all(packages.installed_versions(name) for name in packages.PACKAGES)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        packages.check_versions()
+
+
 def test_one_warning_about_everything(environment):
     environment(**{**OPENMMLAB, 'torch': '1.13.1', 'mmdet': '2.28.2', 'mmengine': '1.0.0'}, onedl_mmcv='2.3.6')
     with pytest.warns(RuntimeWarning) as caught:
@@ -131,3 +142,9 @@ def test_install_help_stays_in_one_family(environment, versions, expected):
     environment(**versions)
     advice = packages.install_help('mmdet')
     assert f'`pip install {expected[0]}`' in advice and f"`pip install '{expected[1]}'`" in advice
+
+
+@pytest.mark.parametrize('versions, expected', [(ONEDL, 'onedl-mmcv==2.3.6'), (OPENMMLAB, 'mmcv==2.1.0')])
+def test_build_help_names_the_mmcv_that_is_there(environment, versions, expected):
+    environment(**versions)
+    assert f' {expected}`.' in packages.mmcv_build_help()
