@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_6e_digits.py'
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_300it_digits.py'
+DATA = ROOT / 'data/digits'
 PICTURES = 8
 
 
@@ -86,11 +87,11 @@ def evaluation(text):
     return '  '.join(f'{names[name]} {value}' for name, value in values if name in names)
 
 
-def fingerprint(config, data):
+def fingerprint(config):
     """Changes when the code, the config or the data changes."""
     from mmengine.config import Config
     digest = hashlib.sha256(Config.fromfile(ROOT / config).pretty_text.encode())
-    digest.update((data / 'digits.json').read_bytes())
+    digest.update((DATA / 'digits.json').read_bytes())
     for file in sorted((ROOT / 'plugconv_mm').rglob('*.py')):
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -105,8 +106,9 @@ def checkpoint_of(folder):
     return path if path.is_file() else None
 
 
-def train(config, folder, mark, options):
+def train(config, folder):
     """Train, or go on, or keep what is there. Returns the seconds it took and a remark."""
+    mark = fingerprint(config)
     state_file = folder / 'demo.json'
     state = json.loads(state_file.read_text()) if state_file.is_file() else {}
     if state.get('mark') != mark:
@@ -124,8 +126,7 @@ def train(config, folder, mark, options):
         remark = 'resumed'
     start = time.monotonic()
     try:
-        run([*command, '--cfg-options', 'default_hooks.logger.interval=10', *options], folder / 'train.log',
-            training_progress)
+        run([*command, '--cfg-options', 'default_hooks.logger.interval=10'], folder / 'train.log', training_progress)
         state['finished'] = True
     finally:
         state['seconds'] += time.monotonic() - start
@@ -133,11 +134,11 @@ def train(config, folder, mark, options):
     return state['seconds'], remark
 
 
-def evaluate(config, folder, out, options):
+def evaluate(config, folder, out):
     """Evaluate the last checkpoint with tools/test.py; returns the figures and the seconds."""
     start = time.monotonic()
-    common = ['tools/test.py', config, checkpoint_of(folder), '--work-dir', folder / 'test', '--out', out]
-    run([*common, *(['--cfg-options', *options] if options else [])], folder / 'test.log')
+    run(['tools/test.py', config, checkpoint_of(folder), '--work-dir', folder / 'test', '--out', out],
+        folder / 'test.log')
     results = sorted((folder / 'test').glob('*/*.json'), key=lambda path: path.stat().st_mtime)
     return json.loads(results[-1].read_text()), time.monotonic() - start
 
@@ -147,7 +148,7 @@ def spread(items, number):
     return [items[i * len(items) // number] for i in range(min(number, len(items)))]
 
 
-def draw_detector(folder, data, out):
+def draw_detector(folder, out):
     import cv2
     import mmengine
     from mmengine.config import Config
@@ -156,11 +157,11 @@ def draw_detector(folder, data, out):
 
     from plugconv_mm.visualization import draw_instances, plot_curves, save_grid
     info = Config.fromfile(ROOT / DETECTOR).metainfo
-    coco = COCO(str(data / 'annotations/instances_val.json'))
+    coco = COCO(str(DATA / 'annotations/instances_val.json'))
     predictions = {Path(item['img_path']).name: item['pred_instances'] for item in mmengine.load(folder / 'val.pkl')}
     rows = []
     for image in spread(coco.loadImgs(sorted(coco.getImgIds())), PICTURES):
-        picture = cv2.imread(str(data / 'val' / image['file_name']))[..., ::-1]
+        picture = cv2.imread(str(DATA / 'val' / image['file_name']))[..., ::-1]
         truth = [dict(box=[a['bbox'][0], a['bbox'][1], a['bbox'][0] + a['bbox'][2], a['bbox'][1] + a['bbox'][3]],
                       label=a['category_id'] - 1, mask=coco.annToMask(a).astype(bool))
                  for a in coco.loadAnns(coco.getAnnIds(image['id']))]
@@ -175,15 +176,15 @@ def draw_detector(folder, data, out):
                 {'coco/bbox_mAP': ('box AP', 1), 'coco/segm_mAP': ('mask AP', 1)})
 
 
-def draw_segmentor(folder, data, out):
+def draw_segmentor(folder, out):
     import cv2
     from mmengine.config import Config
 
     from plugconv_mm.visualization import draw_label_map, plot_curves, save_grid
     info = Config.fromfile(ROOT / SEGMENTOR).metainfo
     rows = []
-    for path in spread(sorted((data / 'images/validation').iterdir()), PICTURES):
-        truth = cv2.imread(str(data / 'annotations/validation' / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
+    for path in spread(sorted((DATA / 'images/validation').iterdir()), PICTURES):
+        truth = cv2.imread(str(DATA / 'annotations/validation' / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
         guess = cv2.imread(str(folder / 'val' / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
         # both as ADE20K has them: 0 is unlabelled, and the classes begin at 1
         rows.append((path.stem, cv2.imread(str(path))[..., ::-1], truth - 1, guess - 1))
@@ -202,10 +203,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/demo', help='default: work_dirs/demo')
     parser.add_argument('--fresh', action='store_true', help='train anew what was trained before')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='for both trainings, as in tools/train.py; for trying the demo out')
     args = parser.parse_args(argv)
-    out, data = args.out.resolve(), ROOT / 'data/digits'
+    out = args.out.resolve()
     if args.fresh:
         shutil.rmtree(out, ignore_errors=True)
     begin = time.monotonic()
@@ -215,8 +214,8 @@ def main(argv=None):
         part = '1 of 4  the data: handwritten digits on photographs'
         show(f'[{part}]')
         start = time.monotonic()
-        run(['tools/dataset_converters/digits.py', '--out', data], out / 'data.log')
-        manifest = json.loads((data / 'digits.json').read_text())['settings']
+        run(['tools/dataset_converters/digits.py', '--out', DATA], out / 'data.log')
+        manifest = json.loads((DATA / 'digits.json').read_text())['settings']
         rows.append(('data', f'{manifest["num_train"]} + {manifest["num_val"]} pictures',
                      clock(time.monotonic() - start)))
         models = [('detector', 'Mask R-CNN', DETECTOR, 'val.pkl',
@@ -225,10 +224,9 @@ def main(argv=None):
         for number, (name, model, config, predictions, wanted) in enumerate(models, start=2):
             part = f'{number} of 4  the {name}: {model} with a thin ParC-ResNet-50'
             show(f'[{part}]')
-            mark = fingerprint(config, data) + ' '.join(args.cfg_options)
-            seconds, remark = train(config, out / name, mark, args.cfg_options)
+            seconds, remark = train(config, out / name)
             show('    evaluating the checkpoint with tools/test.py', passing=True)
-            figures, testing = evaluate(config, out / name, out / name / predictions, args.cfg_options)
+            figures, testing = evaluate(config, out / name, out / name / predictions)
             text = ', '.join(f'{label} {figures[key] * factor:.3f}' for label, key, factor in wanted)
             show(f'    {text}')
             rows.append((f'train the {name}', f'{model}{", " * bool(remark)}{remark}', clock(seconds)))
@@ -236,8 +234,8 @@ def main(argv=None):
         part = '4 of 4  the pictures'
         show(f'[{part}]')
         start = time.monotonic()
-        draw_detector(out / 'detector', data, out)
-        draw_segmentor(out / 'segmentor', data, out)
+        draw_detector(out / 'detector', out)
+        draw_segmentor(out / 'segmentor', out)
         rows.append(('pictures', f'{PICTURES} of each task, and curves', clock(time.monotonic() - start)))
     except PartError as error:
         show(f'\nPart {part} failed:\n{error}\n    Once that is mended, the same command goes on from here.')

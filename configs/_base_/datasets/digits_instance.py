@@ -25,6 +25,7 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[[dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (128, 160, 192)],
+                    [dict(type='RandomFlip', prob=0.)],  # no flip, and the merging asks whether there was one
                     [dict(type='LoadAnnotations', with_bbox=True)],
                     [dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
                                                            'scale_factor', 'flip', 'flip_direction'))]]),
