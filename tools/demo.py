@@ -145,7 +145,8 @@ def evaluate(config, folder, out):
 
 def spread(items, number):
     """``number`` of the items, evenly spread."""
-    return [items[i * len(items) // number] for i in range(min(number, len(items)))]
+    number = min(number, len(items))
+    return [items[i * len(items) // number] for i in range(number)]
 
 
 def draw_detector(folder, out):

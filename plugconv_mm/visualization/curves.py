@@ -69,7 +69,7 @@ def plot_curves(path, work_dir, title, figures):
             right.annotate(f'{values[-1]:.3f}', (steps[-1], values[-1]), textcoords='offset points', xytext=(0, 6),
                            ha='center')
     right.set(xlabel='iteration', ylabel='on the validation pictures', ylim=(0, 1))
-    right.legend(loc='lower right')
+    right.legend(loc='upper left')
     for ax in (left, right):
         ax.grid(alpha=0.3)
     _save(figure, path)

@@ -48,7 +48,8 @@ def test_demo(demo, tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     table = text[text.index('part  '):]
     for line in (r'data +4 \+ 3 pictures', 'train the detector',
-                 r'test the detector +box AP \d\.\d{3}, mask AP \d\.\d{3}', 'train the segmentor', r'test the segmentor +mIoU 0\.\d{3}', 'all'):
+                 r'test the detector +box AP \d\.\d{3}, mask AP \d\.\d{3}', 'train the segmentor',
+                 r'test the segmentor +mIoU 0\.\d{3}', 'all'):
         assert re.search(line + r'.* \d+:\d\d\n', table), line
     for name in ('detector', 'segmentor', 'detector_curves', 'segmentor_curves'):
         assert f'{name}.png' in table and cv2.imread(str(out / f'{name}.png')).shape[1] > 1000
@@ -83,6 +84,10 @@ def test_failure_says_which_part(demo, tmp_path, capsys):
     assert end.value.code == 1
     assert 'Part 2 of 4  the detector' in text and 'depth must be one of (50, 101, 152), got 51' in text
     assert 'train.log' in text and 'goes on from here' in text and 'Traceback' not in text
+
+
+def test_pictures_are_spread(demo):
+    assert demo.spread('abcdefghij', 5) == list('acegi') and demo.spread('abc', 8) == list('abc')
 
 
 def test_log_lines_become_progress(demo):
