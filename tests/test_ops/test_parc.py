@@ -1,6 +1,7 @@
 """ParC against its definition, its three forms against each other, and what must never go wrong silently."""
 import copy
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -142,10 +143,13 @@ def test_autocast(backend, training):
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters())
 
 
+@pytest.mark.parametrize('compiler', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_torch_compile(backend):
+def test_torch_compile(backend, compiler):
+    if compiler == 'inductor' and shutil.which('gcc') is None:
+        pytest.skip('the default compiler of torch.compile needs gcc')
     layer = ParCHW2d(4, 7, backend=backend)
-    compiled = torch.compile(layer, backend='aot_eager')
+    compiled = torch.compile(layer, backend=compiler)
     x = torch.randn(2, 4, 9, 6)
     for mode in (True, False):
         layer.train(mode)
