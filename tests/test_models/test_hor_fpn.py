@@ -13,7 +13,7 @@ from mmdet.registry import MODELS as MMDET_MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.structures.mask import BitmapMasks  # noqa: E402
 from mmengine.config import ConfigDict  # noqa: E402
-from mmengine.registry import DefaultScope, init_default_scope  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
 from plugconv_mm.models.necks import HorFPN  # noqa: E402
@@ -25,11 +25,7 @@ CHANNELS = [8, 16, 24, 32]
 
 @pytest.fixture
 def mmdet_scope():
-    instances = dict(DefaultScope._instance_dict)
     init_default_scope('mmdet')
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(instances)
 
 
 def features(seed=0):
@@ -64,7 +60,7 @@ def test_every_argument_of_fpn(arguments, filter):
     """The same pyramid as mmdet's, sizes and extra levels, with gnConv in the place of the output convolutions."""
     torch.manual_seed(0)
     plain = MMDET_MODELS.build(dict(type='FPN', in_channels=CHANNELS, out_channels=16, **arguments))
-    neck = MODELS.build(dict(type='HorFPN', in_channels=CHANNELS, out_channels=16, filter=filter, **arguments))
+    neck = MODELS.build(dict(type='plugconv_mm.HorFPN', in_channels=CHANNELS, out_channels=16, filter=filter, **arguments))
     maps = features()
     outputs = neck(maps)
     assert [o.shape for o in outputs] == [o.shape for o in plain(maps)]
@@ -110,7 +106,7 @@ def test_init_weights_reaches_everything():
 ])
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        MODELS.build(dict(type='HorFPN', in_channels=CHANNELS, num_outs=4, **arguments))
+        MODELS.build(dict(type='plugconv_mm.HorFPN', in_channels=CHANNELS, num_outs=4, **arguments))
 
 
 BASE = dict(

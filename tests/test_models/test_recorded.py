@@ -8,4 +8,5 @@ FAMILIES = ('parc_resnet', 'horfpn')
 @pytest.mark.parametrize('name', [name for family in FAMILIES for name in recorded.names(family)])
 def test_model_gives_the_published_output(name):
     registry = pytest.importorskip('plugconv_mm.registry')
-    recorded.assert_model_matches(recorded.load(name), registry.MODELS.build, tolerance=1e-4)
+    recorded.assert_model_matches(
+        recorded.load(name), lambda cfg: registry.MODELS.build({'_scope_': 'plugconv_mm', **cfg}), tolerance=1e-4)
