@@ -60,7 +60,8 @@ def test_every_argument_of_fpn(arguments, filter):
     """The same pyramid as mmdet's, sizes and extra levels, with gnConv in the place of the output convolutions."""
     torch.manual_seed(0)
     plain = MMDET_MODELS.build(dict(type='FPN', in_channels=CHANNELS, out_channels=16, **arguments))
-    neck = MODELS.build(dict(type='plugconv_mm.HorFPN', in_channels=CHANNELS, out_channels=16, filter=filter, **arguments))
+    neck = MODELS.build(
+        dict(type='plugconv_mm.HorFPN', in_channels=CHANNELS, out_channels=16, filter=filter, **arguments))
     maps = features()
     outputs = neck(maps)
     assert [o.shape for o in outputs] == [o.shape for o in plain(maps)]
