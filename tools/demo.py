@@ -16,8 +16,8 @@ from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_6e_digits.py'
-SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_300it_digits.py'
+DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
+SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 DATA = ROOT / 'data/digits'
 PICTURES = 8
 

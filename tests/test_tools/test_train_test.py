@@ -20,8 +20,8 @@ for name in ('mmdet', 'mmseg'):
 from plugconv_mm.datasets import build_digits  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_6e_digits.py'
-SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_300it_digits.py'
+DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
+SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 
 
 def tool(name):
@@ -154,7 +154,7 @@ def test_auto_scale_lr(data, tmp_path):
     train([SEGMENTOR, '--work-dir', str(tmp_path), '--auto-scale-lr', *options(data, name=SEGMENTOR),
            'train_cfg.max_iters=1', 'train_cfg.val_interval=5', 'default_hooks.checkpoint.interval=1'])
     optimizer = torch.load(tmp_path / 'iter_1.pth', weights_only=False)['optimizer']
-    assert optimizer['param_groups'][0]['initial_lr'] == pytest.approx(1e-3 * 2 / 8)
+    assert optimizer['param_groups'][0]['initial_lr'] == pytest.approx(2e-3 * 2 / 4)
 
 
 def test_classification(tmp_path):
@@ -193,7 +193,7 @@ log_level = 'ERROR'
 
 
 def test_missing_config(capsys):
-    text = message(capsys, train, DETECTOR.replace('_6e_', '_12e_'))
+    text = message(capsys, train, DETECTOR.replace('_digits', '_digit'))
     assert 'there is no config' in text and f'Did you mean {Path(DETECTOR).name}' in text
 
 
