@@ -21,6 +21,7 @@ from plugconv_mm.ops.kernel_cache import KernelCache
 from plugconv_mm.ops.parc_cost import BACKENDS, Workload, cheapest_backend
 
 _HALF = (torch.float16, torch.bfloat16)
+_CHUNK_BYTES = 4 * 2**20
 
 
 def parc_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, position_embedding: Tensor | None = None,
@@ -291,14 +292,33 @@ def _as_kernel(stretched: Tensor, plan: _Plan) -> Tensor:
 
 
 def _apply(plan: _Plan, x: Tensor, kernel: Tensor, offset: Tensor | None) -> Tensor:
-    y = _correlate(plan, x.to(plan.compute_dtype), kernel).to(plan.out_dtype)
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
+    plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if (plan.backend == 'fft' and plan.group_width == 1 and not plan.channels_last and not plain
+            and x.device.type == 'cpu' and x.numel() * x.element_size() > 4 * _CHUNK_BYTES):
+        return _apply_in_chunks(plan, x, kernel, offset)
+    y = _correlate(plan, x.to(plan.compute_dtype), kernel).to(plan.out_dtype)
     if offset is None:
         return y.contiguous(memory_format=memory_format)
-    if torch.is_grad_enabled() or y.is_contiguous(memory_format=memory_format) or torch.compiler.is_compiling():
+    if plain or y.is_contiguous(memory_format=memory_format):
         return y.add_(offset).contiguous(memory_format=memory_format)
     # One pass that adds and puts the axes back in order.
     return torch.add(y, offset, out=torch.empty(y.shape, dtype=y.dtype, device=y.device, memory_format=memory_format))
+
+
+def _apply_in_chunks(plan: _Plan, x: Tensor, kernel: Tensor, offset: Tensor | None) -> Tensor:
+    """The depthwise transform of a big map, a few channels at a time: spectra stay in the processor's cache, and the
+    operating system is not asked for fresh pages for each of them."""
+    step = max(1, _CHUNK_BYTES // (x[:, 0].numel() * x.element_size()))
+    out = torch.empty(x.shape, dtype=plan.out_dtype, device=x.device)
+    for start in range(0, x.shape[1], step):
+        part = slice(start, start + step)
+        y = _correlate(plan, x[:, part].to(plan.compute_dtype), kernel[part])
+        if offset is None:
+            out[:, part] = y
+        else:
+            torch.add(y, offset[:, part], out=out[:, part])
+    return out
 
 
 def _correlate(plan: _Plan, x: Tensor, kernel: Tensor) -> Tensor:

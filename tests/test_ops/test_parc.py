@@ -251,6 +251,24 @@ def test_copies_and_pickles_start_with_nothing_remembered():
     assert set(layer.state_dict()) == {'weight', 'bias', 'position_embedding'}
 
 
+@pytest.mark.parametrize('direction', 'HW')
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_big_maps_are_convolved_in_chunks(direction, bias, dtype, monkeypatch):
+    from plugconv_mm.ops import parc
+    layer = ParC2d(9, direction, 7, bias=bias, position_embedding=bias, backend='fft').to(dtype).eval()
+    x = torch.randn(2, 18, 20, 30).to(dtype)[:, ::2]
+    with torch.no_grad():
+        expected = layer(x)
+        monkeypatch.setattr(parc, '_CHUNK_BYTES', 2 * 2 * 20 * 30 * x.element_size())  # two channels at a time
+        calls, correlate = [], parc._correlate
+        monkeypatch.setattr(parc, '_correlate', lambda *args: calls.append(args[1].shape[1]) or correlate(*args))
+        y = layer(x)
+    assert calls == [2, 2, 2, 2, 1]
+    assert y.is_contiguous() and y.dtype == dtype
+    assert error(y.double(), expected.double()) < (1e-6 if dtype == torch.float32 else 1e-2)
+
+
 def test_the_memory_is_bounded():
     layer = ParC2d(2, 'H', 7, backend='fft').eval()
     with torch.no_grad():
