@@ -112,7 +112,7 @@ def plot(rows, args):
         panel.scatter(sides, curves['auto'], s=90, facecolors='none', edgecolors='black', label='auto', zorder=3)
         level = 0.03
         for other in ('spatial', 'gemm'):
-            for n in crossing(sides, curves['fft'], curves[other]):
+            for n in crossing(sides, curves['fft'], curves[other])[-1:]:  # earlier ones are noise between equals
                 panel.axvline(n, color=styles[other][0], linestyle=':', linewidth=1)
                 panel.text(n, level, f' fft = {other} at {n:.0f}', color=styles[other][0], rotation=90,
                            va='bottom', ha='right', fontsize=8, transform=panel.get_xaxis_transform())
@@ -120,10 +120,10 @@ def plot(rows, args):
         panel.set_xticks(sides)
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.yaxis.set_major_formatter(ScalarFormatter())
+        panel.yaxis.set_major_formatter('{x:g}')
         panel.grid(alpha=0.3)
     panels[0].set_ylabel('milliseconds')
-    panels[0].legend(fontsize=9)
+    panels[0].legend(fontsize=9, loc='upper left')
     kind = 'dense' if args.dense else 'depthwise'
     mode = 'forward and backward' if args.training else 'inference'
     layout = args.layout.removesuffix('_format')
