@@ -1,14 +1,16 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/digits_instance.py',
-    '../_base_/schedules/digits_8e.py',
+    '../_base_/schedules/digits_6e.py',
     'mmdet::_base_/default_runtime.py',
     '../_base_/runtime.py',
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 
 model = dict(
-    backbone=dict(_delete_=True, type='plugconv_mm.ParCResNet', depth=50, base_channels=16),
+    # so few steps are too few for residual branches that start at zero
+    backbone=dict(
+        _delete_=True, type='plugconv_mm.ParCResNet', depth=50, base_channels=16, zero_init_residual=False),
     neck=dict(type='plugconv_mm.HorFPN', in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4),
     rpn_head=dict(
         in_channels=64,
@@ -17,26 +19,16 @@ model = dict(
         anchor_generator=dict(scales=[4], ratios=[1.0, 2.0], strides=[4, 8, 16, 32])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
-        # from random initialisation, normalised heads learn faster
-        bbox_head=dict(
-            type='ConvFCBBoxHead',
-            num_shared_convs=2,
-            num_shared_fcs=1,
-            in_channels=64,
-            conv_out_channels=64,
-            fc_out_channels=256,
-            norm_cfg=dict(type='BN', requires_grad=True),
-            num_classes=10),
+        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(
             num_convs=2,
             in_channels=64,
             conv_out_channels=64,
-            norm_cfg=dict(type='BN', requires_grad=True),
             num_classes=10)),
     # two to five digits a picture need fewer samples and proposals than COCO
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=400, max_per_img=100),
-        rcnn=dict(sampler=dict(num=48, pos_fraction=0.5))),
+        rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rpn=dict(nms_pre=400, max_per_img=100), rcnn=dict(max_per_img=20)))

@@ -31,7 +31,7 @@ tta_pipeline = [
                                                            'scale_factor', 'flip', 'flip_direction'))]]),
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
