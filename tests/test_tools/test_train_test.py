@@ -63,7 +63,7 @@ def options(data, *more, name=DETECTOR):
     elif name == SEGMENTOR:
         more = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2',
                 'default_hooks.checkpoint.interval=2', 'model.backbone.base_channels=4',
-                'model.decode_head.in_channels=[16,32,64,128]', 'model.auxiliary_head.in_channels=64', *more]
+                'model.decode_head.in_channels=[16,32,64,128]', *more]
     return ['--cfg-options', *loaders, 'log_level=ERROR', *more]
 
 
@@ -154,7 +154,7 @@ def test_auto_scale_lr(data, tmp_path):
     train([SEGMENTOR, '--work-dir', str(tmp_path), '--auto-scale-lr', *options(data, name=SEGMENTOR),
            'train_cfg.max_iters=1', 'train_cfg.val_interval=5', 'default_hooks.checkpoint.interval=1'])
     optimizer = torch.load(tmp_path / 'iter_1.pth', weights_only=False)['optimizer']
-    assert optimizer['param_groups'][0]['initial_lr'] == pytest.approx(2e-3 * 2 / 4)
+    assert optimizer['param_groups'][0]['initial_lr'] == pytest.approx(2e-3 * 2 / 8)
 
 
 def test_classification(tmp_path):
