@@ -47,7 +47,8 @@ def test_readme_python(number, tmp_path):
     from mmengine.config import Config
 
     from plugconv_mm.registry import MODELS
-    stock = "_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\ncustom_imports = dict(imports=['plugconv_mm'])\n"
+    stock = ("_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\n"
+             "custom_imports = dict(imports=['plugconv_mm'])\n")
     file = tmp_path / 'config.py'
     file.write_text(code if '_base_' in code else stock + code)
     model = Config.fromfile(file).model
