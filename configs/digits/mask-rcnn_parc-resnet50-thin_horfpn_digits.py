@@ -1,7 +1,7 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/digits_instance.py',
-    '../_base_/schedules/digits_6e.py',
+    '../_base_/schedules/digits_7e.py',
     'mmdet::_base_/default_runtime.py',
     '../_base_/runtime.py',
 ]

@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/upernet_parc-resnet50.py',
     '../_base_/datasets/digits_semantic.py',
-    '../_base_/schedules/digits_400it.py',
+    '../_base_/schedules/digits_430it.py',
     '../_base_/mmseg_runtime.py',
     '../_base_/runtime.py',
 ]
@@ -19,7 +19,7 @@ model = dict(
         num_classes=11,
         norm_cfg=norm_cfg,
         # with the usual deviation of 0.01 the rows of the digits begin alike, and stay so for hundreds of steps
-        init_cfg=dict(type='Normal', std=0.1, override=dict(name='conv_seg')),
+        init_cfg=dict(type='Normal', std=0.2, override=dict(name='conv_seg')),
         # nine pixels of ten are background
-        loss_decode=dict(class_weight=[0.5] + [1.0] * 10)),
+        loss_decode=dict(class_weight=[0.2] + [1.0] * 10)),
     auxiliary_head=None)
