@@ -1,1 +1,4 @@
-"""Plug-ins."""
+"""Backbones."""
+from plugconv_mm.models.backbones.transcnn import TransCNN
+
+__all__ = ['TransCNN']
