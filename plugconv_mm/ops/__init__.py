@@ -1,4 +1,5 @@
 """Operators in plain PyTorch."""
+from plugconv_mm.ops.gnconv import GlobalLocalFilter, GnConv2d
 from plugconv_mm.ops.h_mhsa import HMHSA
 
-__all__ = ['HMHSA']
+__all__ = ['GlobalLocalFilter', 'GnConv2d', 'HMHSA']

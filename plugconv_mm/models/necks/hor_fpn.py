@@ -1,0 +1,57 @@
+"""HorFPN: a feature pyramid whose output convolutions are gnConv modules.
+
+Paper: Rao et al., "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated Convolutions", section 3.3,
+https://arxiv.org/abs/2207.14284.
+"""
+import warnings
+
+from mmcv.cnn import ConvModule
+from mmdet.models.necks import FPN
+
+from plugconv_mm.ops.gnconv import GnConv2d
+from plugconv_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class HorFPN(FPN):
+    """mmdet's FPN with gnConv in the place of its 3x3 output convolutions.
+
+    It takes every argument of :class:`mmdet.models.necks.FPN` and drops into any detector that takes an FPN. The
+    convolutions after the top-down sums become :class:`~plugconv_mm.ops.GnConv2d`, ``out_channels`` wide, followed by
+    ``norm_cfg`` and ``act_cfg`` as an mmcv ConvModule would have them (none by default). The lateral 1x1 convolutions
+    and the stride-2 convolutions of extra levels stay what they are, and ``conv_cfg`` reaches only these.
+
+    Args:
+        in_channels (list[int]): Channels of the backbone's outputs.
+        out_channels (int): Channels of each output; ``2 ** (order - 1)`` must divide it.
+        num_outs (int): Number of outputs.
+        filter (str): '7x7', a depthwise convolution, or 'gf', the global-local filter.
+        order (int): Order of the gnConv.
+        filter_size (tuple[int, int]): (h, w) of the learned spectrum of 'gf'.
+        norm_cfg (dict, optional): Normalization of laterals, outputs and extra levels.
+        act_cfg (dict, optional): Activation of laterals, outputs and extra levels.
+        **kwargs: As in FPN: start_level, end_level, add_extra_convs, relu_before_extra_convs, no_norm_on_lateral,
+            conv_cfg, upsample_cfg, init_cfg.
+
+    Raises:
+        ValueError: If ``2 ** (order - 1)`` does not divide ``out_channels``, or ``filter`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> from plugconv_mm.models.necks import HorFPN
+        >>> neck = HorFPN(in_channels=[8, 16], out_channels=32, num_outs=3)
+        >>> [tuple(out.shape) for out in neck((torch.rand(1, 8, 16, 24), torch.rand(1, 16, 8, 12)))]
+        [(1, 32, 16, 24), (1, 32, 8, 12), (1, 32, 4, 6)]
+    """
+
+    def __init__(self, *args, filter='7x7', order=2, filter_size=(32, 17), **kwargs):
+        super().__init__(*args, **kwargs)
+        gnconv = dict(type=GnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
+        for i in range(self.backbone_end_level - self.start_level):
+            replaced = self.fpn_convs[i]
+            with warnings.catch_warnings():
+                # The published module keeps the bias of its last projection in front of a batch norm, too.
+                warnings.filterwarnings('ignore', 'Unnecessary conv bias')
+                self.fpn_convs[i] = ConvModule(
+                    self.out_channels, self.out_channels, 3, padding=1, bias=True, conv_cfg=gnconv,
+                    norm_cfg=replaced.norm_cfg, act_cfg=replaced.act_cfg, inplace=False)

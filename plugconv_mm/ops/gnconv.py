@@ -1,0 +1,218 @@
+"""gnConv: recursive gated convolution, with its two filters.
+
+Paper: Rao et al., "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated Convolutions",
+https://arxiv.org/abs/2207.14284. The global-local filter goes back to "Global Filter Networks for Image
+Classification", https://arxiv.org/abs/2107.00645.
+"""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FILTERS = ('7x7', 'gf')
+
+
+def _check_map(x: Tensor, channels: int, name: str) -> None:
+    if x.dim() != 4:
+        raise ValueError(f'{name} takes a (N, C, H, W) tensor, got shape {tuple(x.shape)}')
+    if not x.is_floating_point():
+        raise ValueError(f'{name} takes a real floating-point tensor, got {x.dtype}: convert it, e.g. with x.float()')
+    if x.shape[1] != channels:
+        raise ValueError(f'{name} was built for {channels} channels, got {x.shape[1]} in shape {tuple(x.shape)}')
+    if x.shape[2] < 1 or x.shape[3] < 1:
+        raise ValueError(f'{name} needs a map of at least 1x1, got shape {tuple(x.shape)}')
+
+
+class GlobalLocalFilter(nn.Module):
+    """Half of the channels through a 3x3 convolution, the other half through a learned filter as large as the map.
+
+    LayerNorm over channels; the first half goes through a 3x3 depthwise convolution, the second is multiplied in the
+    frequency domain by ``complex_weight`` (a circular convolution with a kernel of the map's own size); the halves are
+    interleaved channel by channel (local 0, global 0, local 1, ...), and normalised again. The complex weight is
+    stretched (bilinear, corners aligned) to the half spectrum (H, W // 2 + 1) of any map.
+
+    The transforms are computed in float32 whatever the autocast, and in float64 for float64 input. In evaluation mode
+    without gradients the stretched weight is kept for the last two map sizes, until the weight changes.
+
+    Paper: https://arxiv.org/abs/2207.14284, section 3.3. Cost per channel: O(HW log HW), against 49 HW of a 7x7.
+
+    Args:
+        dim: Channels C, an even number.
+        h: Rows of the complex weight; 14 and 7 in stages 3 and 4 of HorNet at 224 pixels, 32 in HorFPN.
+        w: Columns of the complex weight, the half spectrum; 8 and 4 in HorNet, 17 in HorFPN.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H, W), any H and W.
+
+    Raises:
+        ValueError: If ``dim`` is odd, or ``h`` or ``w`` is below 1; in forward, for integer or complex input and for
+            another number of channels or dimensions.
+
+    Example:
+        >>> import torch
+        >>> from plugconv_mm.ops import GlobalLocalFilter
+        >>> GlobalLocalFilter(32, h=14, w=8)(torch.rand(1, 32, 25, 42)).shape
+        torch.Size([1, 32, 25, 42])
+    """
+    SIZES_KEPT = 2  # landscape and portrait
+
+    def __init__(self, dim: int, h: int = 14, w: int = 8) -> None:
+        super().__init__()
+        if dim < 2 or dim % 2:
+            raise ValueError(f'GlobalLocalFilter halves its channels and cannot halve dim={dim}: pass an even number')
+        if h < 1 or w < 1:
+            raise ValueError(f'the complex weight needs at least one row and one column, got h={h}, w={w}')
+        self.dim = dim
+        self.dw = nn.Conv2d(dim // 2, dim // 2, 3, padding=1, bias=False, groups=dim // 2)
+        self.complex_weight = nn.Parameter(torch.randn(dim // 2, h, w, 2) * 0.02)
+        self.pre_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.post_norm = nn.LayerNorm(dim, eps=1e-6)
+        nn.init.trunc_normal_(self.dw.weight, std=0.02)
+        self._stretched = {}
+
+    def train(self, mode: bool = True):
+        # Hooks such as an exponential moving average write through ``.data``, which no version counter sees; they do
+        # so before a change of mode.
+        self._stretched.clear()
+        return super().train(mode)
+
+    def __getstate__(self):
+        return {**self.__dict__, '_stretched': {}}
+
+    def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """The complex weight as a (C/2, rows, columns) complex tensor."""
+        weight = self.complex_weight.to(dtype)
+        if weight.shape[1:3] != (rows, columns):
+            weight = F.interpolate(
+                weight.permute(3, 0, 1, 2), size=(rows, columns), mode='bilinear',
+                align_corners=True).permute(1, 2, 3, 0)
+        return torch.view_as_complex(weight.contiguous())
+
+    def _spectrum_weight(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        weight = self.complex_weight
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference():
+            return self._stretch(rows, columns, dtype)
+        state = (id(weight), weight.data_ptr(), weight._version, weight.device, weight.dtype, dtype)
+        found, stretched = self._stretched.pop((rows, columns), (None, None))
+        if found != state:
+            stretched = self._stretch(rows, columns, dtype)
+        self._stretched[rows, columns] = state, stretched
+        if len(self._stretched) > self.SIZES_KEPT:
+            del self._stretched[next(iter(self._stretched))]
+        return stretched
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_map(x, self.dim, 'GlobalLocalFilter')
+        height, width = x.shape[2:]
+        x = self.pre_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        local, wide = x.chunk(2, dim=1)
+        local = self.dw(local)
+        dtype = torch.float64 if wide.dtype == torch.float64 else torch.float32
+        with torch.autocast(x.device.type, enabled=False):
+            spectrum = torch.fft.rfft2(wide.to(dtype), norm='ortho')
+            weight = self._spectrum_weight(height, width // 2 + 1, dtype)
+            spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
+            wide = torch.fft.irfft2(spectrum, s=(height, width), norm='ortho')
+        x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
+        return self.post_norm(x.flatten(3)).permute(0, 3, 1, 2)
+
+    def extra_repr(self) -> str:
+        return f'{self.dim}, h={self.complex_weight.shape[1]}, w={self.complex_weight.shape[2]}'
+
+
+class GnConv2d(nn.Module):
+    """Recursive gated convolution of order n: a convolution whose output holds n-th order products of its input.
+
+    With widths d_i = C / 2^(n-1-i), a 1x1 convolution gives p (d_0 channels) and q (the sum of all d_i channels);
+    q goes through one large filter; then g = p * q_0 and, for i = 1..n-1, g = W_i(g) * q_i with W_i a 1x1
+    convolution; a last 1x1 convolution gives the output.
+
+    It keeps the size of the map, so it stands in for any convolution of stride 1 that does. The arguments from
+    ``kernel_size`` to ``groups`` are those of ``nn.Conv2d``; they are there so that builders of convolutions
+    (``conv_cfg`` of mmcv's ConvModule) can make one, and are checked, but the filter alone sets the extent.
+
+    Paper: https://arxiv.org/abs/2207.14284. Cost per position: C_in 2C + about 2/3 C^2 + C^2 multiplications in the
+    1x1 convolutions (C^2 / 2 instead of 2/3 C^2 for n = 2), and 49 (2C - d_0) in the 7x7 filter.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels C of the output and of the recursion, by default those of the input. 2^(order-1)
+            must divide them.
+        kernel_size: Taken and not used: the filter is 7x7 or global.
+        stride: 1.
+        padding: The padding that keeps the map's size at ``kernel_size``, or None.
+        dilation: Only used to check ``padding``.
+        groups: 1.
+        bias: Whether the output projection has a bias.
+        order: n, 2 or more in practice; 2, 3, 4, 5 in the stages of HorNet.
+        filter: '7x7', a depthwise convolution, or 'gf', the :class:`GlobalLocalFilter`.
+        filter_size: (h, w) of the complex weight of 'gf'.
+        scale: s, multiplies the filter's output: 1/3 in HorNet, 1 in HorFPN.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, H, W), any H and W.
+
+    Raises:
+        ValueError: For widths that 2^(order-1) does not divide, an unknown filter, arguments with which a convolution
+            would change the map's size; in forward, for integer or complex input and for another number of channels
+            or dimensions.
+
+    Example:
+        >>> import torch
+        >>> from plugconv_mm.ops import GnConv2d
+        >>> GnConv2d(64, order=3, scale=1 / 3)(torch.rand(2, 64, 25, 42)).shape
+        torch.Size([2, 64, 25, 42])
+        >>> GnConv2d(48, 32, filter='gf', filter_size=(14, 8))(torch.rand(2, 48, 13, 7)).shape
+        torch.Size([2, 32, 13, 7])
+    """
+    transposed = False
+    output_padding = (0, 0)
+
+    def __init__(self, in_channels: int, out_channels: int | None = None, kernel_size: int | tuple[int, int] = 7,
+                 stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | None = None,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, *, order: int = 2,
+                 filter: str = '7x7', filter_size: tuple[int, int] = (14, 8), scale: float = 1.0) -> None:
+        super().__init__()
+        out_channels = in_channels if out_channels is None else out_channels
+        if order < 1:
+            raise ValueError(f'the order of a gnConv is 1 or more, got {order}')
+        if out_channels < 1 or out_channels % 2**(order - 1):
+            raise ValueError(
+                f'a gnConv of order {order} halves its width {order - 1} times and cannot do so with {out_channels} '
+                f'channels: pass a multiple of {2**(order - 1)}, or a lower order')
+        if filter not in FILTERS:
+            raise ValueError(f'unknown filter {filter!r}: choose one of {", ".join(map(repr, FILTERS))}')
+        kernel, stride, dilation = (v if isinstance(v, tuple) else (v, v) for v in (kernel_size, stride, dilation))
+        same = tuple(d * (k - 1) / 2 for k, d in zip(kernel, dilation, strict=True))
+        padding = same if padding is None else padding if isinstance(padding, tuple) else (padding, padding)
+        if stride != (1, 1) or groups != 1 or padding != same:
+            raise ValueError(
+                'GnConv2d keeps the size of the map and mixes all channels: it replaces convolutions with stride 1, '
+                f'groups 1 and "same" padding only, got kernel_size={kernel_size}, stride={stride}, '
+                f'padding={padding}, dilation={dilation}, groups={groups}')
+        self.in_channels, self.out_channels, self.order, self.scale = in_channels, out_channels, order, scale
+        self.kernel_size, self.stride, self.padding, self.dilation, self.groups = kernel, stride, padding, dilation, 1
+        self.widths = [out_channels // 2**i for i in reversed(range(order))]
+        inner = sum(self.widths)
+        self.proj_in = nn.Conv2d(in_channels, 2 * out_channels, 1)
+        if filter == '7x7':
+            self.dwconv = nn.Conv2d(inner, inner, 7, padding=3, groups=inner)
+        else:
+            self.dwconv = GlobalLocalFilter(inner, *filter_size)
+        self.pws = nn.ModuleList(
+            nn.Conv2d(small, large, 1) for small, large in zip(self.widths[:-1], self.widths[1:], strict=True))
+        self.proj_out = nn.Conv2d(out_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_map(x, self.in_channels, 'GnConv2d')
+        p, q = self.proj_in(x).split((self.widths[0], sum(self.widths)), dim=1)
+        q = self.dwconv(q)
+        if self.scale != 1:
+            q = q * self.scale
+        first, *others = q.split(self.widths, dim=1)
+        g = p * first
+        for pw, gate in zip(self.pws, others, strict=True):
+            g = pw(g) * gate
+        return self.proj_out(g)
+
+    def extra_repr(self) -> str:
+        return f'{self.in_channels}, {self.out_channels}, order={self.order}, scale={self.scale:g}'
