@@ -10,10 +10,10 @@ import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.conv_module import efficient_conv_bn_eval_forward
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from plugconv_mm.models.backbones.base import Backbone, look_up_arch
 from plugconv_mm.ops import HMHSA
 from plugconv_mm.registry import MODELS
 
@@ -85,7 +85,7 @@ class Downsample(nn.Module):
 
 
 @MODELS.register_module()
-class TransCNN(BaseModule):
+class TransCNN(Backbone):
     """TransCNN: convolutions between hierarchical self-attention.
 
     Any image size works: windows and pooled cells that reach over the border of a map count only the positions inside
@@ -133,19 +133,14 @@ class TransCNN(BaseModule):
                  with_cp: bool = False,
                  norm_cfg: dict | None = None,
                  init_cfg: dict | list[dict] | None = None) -> None:
-        super().__init__(init_cfg=init_cfg or [
-            dict(type='Kaiming', layer='Conv2d'),
-            dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)
-        ])
-        norm_cfg = norm_cfg or dict(type='BN')
-        if isinstance(arch, str):
-            if arch not in self.arch_settings:
-                raise ValueError(f'unknown arch {arch!r}: give one of {list(self.arch_settings)}, or a dict')
-            arch = self.arch_settings[arch]
+        arch = look_up_arch(arch, self.arch_settings)
         depths, channels, expand_ratios = arch['depths'], arch['channels'], arch['expand_ratios']
-        self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        super().__init__(
+            len(depths), out_indices, frozen_stages, norm_eval, init_cfg or [
+                dict(type='Kaiming', layer='Conv2d'),
+                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)
+            ])
+        norm_cfg = norm_cfg or dict(type='BN')
 
         self.patch_embed = nn.Sequential(
             nn.Conv2d(in_channels, 16, 3, stride=2, padding=1), build_norm_layer(norm_cfg, 16)[1],
@@ -175,21 +170,7 @@ class TransCNN(BaseModule):
                 outs.append(x)
         return tuple(outs)
 
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed]
-        for i in range(self.frozen_stages):
-            frozen += [self.blocks[i]] + ([getattr(self, f'ds{i + 1}')] if i else [])
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'TransCNN':
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
+    def stage_modules(self, stage: int) -> list[nn.Module]:
+        if stage == 0:
+            return [self.patch_embed]
+        return [self.blocks[stage - 1]] + ([getattr(self, f'ds{stage}')] if stage > 1 else [])
