@@ -1,7 +1,23 @@
-"""PlugConv-MM: convolutions with a global view, as plug-ins for OpenMMLab."""
-from plugconv_mm.compat import bridge
+"""PlugConv-MM: convolutions with a global view, as plug-ins for OpenMMLab.
+
+``import plugconv_mm`` is cheap and works with torch alone, which is all that ``plugconv_mm.ops`` needs. It makes
+``mmcv.ops`` work without mmcv's compiled operators (:mod:`plugconv_mm.compat`), and the plug-ins reachable from
+configs as ``type='plugconv_mm.<Name>'``.
+"""
+import importlib
+
+from plugconv_mm.compat import bridge, loading
+from plugconv_mm.compat.packages import check_versions
 from plugconv_mm.version import __version__
 
 __all__ = ['__version__']
 
+check_versions()
 bridge.install()
+loading.install()
+
+
+def __getattr__(name):
+    if name in ('models', 'ops', 'registry'):
+        return importlib.import_module(f'{__name__}.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -3,7 +3,37 @@
 A config of mmdet, mmseg or mmpretrain reaches what is registered here as ``type='plugconv_mm.<Name>'`` after
 ``custom_imports = dict(imports=['plugconv_mm'])``.
 """
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import Registry
+import sys
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope='plugconv_mm', locations=['plugconv_mm.models'])
+from plugconv_mm.compat.packages import MissingPackageError, install_help
+
+try:
+    from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+    from mmengine.registry import Registry
+except ModuleNotFoundError as error:
+    if error.name != 'mmengine':
+        raise
+    raise MissingPackageError(f'plugconv_mm.registry needs mmengine, which is not installed. '
+                              f'{install_help("mmengine")} Without it, plugconv_mm.ops is there to use.',
+                              name='mmengine') from error
+
+
+class PlugInRegistry(Registry):
+    """A registry that imports the file of a plug-in when the plug-in is first asked for.
+
+    Its ``locations`` are packages that declare their classes with :func:`plugconv_mm.compat.packages.plug_ins`. A
+    plug-in whose package is missing raises :class:`~plugconv_mm.compat.packages.MissingPackageError`.
+    """
+
+    def get(self, key):
+        self.import_from_location()
+        scope, name = self.split_scope_key(key)
+        if scope in (None, self.scope):
+            for location in self._locations:
+                getattr(sys.modules[location], name, None)
+        return super().get(key)
+
+
+MODELS = PlugInRegistry('model', parent=MMENGINE_MODELS, scope='plugconv_mm', locations=['plugconv_mm.models'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='plugconv_mm', locations=['plugconv_mm.engine.hooks'])

@@ -101,8 +101,12 @@ def activity(output):
     counts = re.findall(r'^\[(\d+)/(\d+)\]', output, re.MULTILINE)
     if counts:
         return 'compiled {} of {} files'.format(*counts[-1])
-    words = re.findall(r'^ *((?:Collecting|Downloading|Building wheel for|Installing) [^\s(]+)', output, re.MULTILINE)
-    return words[-1] if words else ''
+    words = re.findall(r'^ *(Collecting|Downloading|Processing|Building wheel for|Installing) ([^\s(]+)', output,
+                       re.MULTILINE)
+    if not words:
+        return ''
+    verb, what = words[-1]
+    return 'unpacking the packages' if verb == 'Installing' else f'{verb} {what.rsplit("/", 1)[-1]}'
 
 
 def duration(seconds):

@@ -1,0 +1,1 @@
+"""Running: hooks, and what the command-line tools share."""

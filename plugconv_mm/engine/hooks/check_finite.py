@@ -1,0 +1,44 @@
+"""Stop at the first loss or input that is not a number."""
+import torch
+from mmengine.hooks import Hook
+
+from plugconv_mm.registry import HOOKS
+
+
+class NonFiniteError(RuntimeError):
+    """NaN or infinity in a training iteration; the message names the pictures and what to try."""
+
+
+@HOOKS.register_module()
+class CheckFiniteHook(Hook):
+    """Ends training at the first input or loss that is NaN or infinite.
+
+    It runs before the hooks that log and save, so no checkpoint of such weights is written; the last one saved is
+    from before. It reads the losses that are logged anyway, every iteration.
+    """
+    priority = 'VERY_HIGH'
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        inputs = (data_batch or {}).get('inputs')
+        for number, tensor in enumerate([] if inputs is None else inputs):
+            if torch.is_tensor(tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise NonFiniteError(
+                    f'the input holds NaN or infinity at iteration {runner.iter + 1}, in '
+                    f'{", ".join(_pictures(data_batch)[number:number + 1]) or f"picture {number} of the batch"}. '
+                    'Look at this file and at the transforms of the training pipeline.')
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        wrong = [f'{name} = {float(value.detach().float().sum())}' for name, value in (outputs or {}).items()
+                 if torch.is_tensor(value) and 'loss' in name and not torch.isfinite(value).all()]
+        if wrong:
+            raise NonFiniteError(
+                f'the loss is not finite at iteration {runner.iter + 1}: {", ".join(wrong)}.\n'
+                f'The pictures of this batch: {", ".join(_pictures(data_batch)) or "unknown"}.\n'
+                'Try a lower learning rate (--cfg-options optim_wrapper.optimizer.lr=...), a longer warm-up, gradient '
+                'clipping (optim_wrapper.clip_grad.max_norm=5), or training without --amp; if it is always the same '
+                'picture, look at its annotations. --resume goes on from the last checkpoint, saved before this.')
+
+
+def _pictures(data_batch):
+    samples = (data_batch or {}).get('data_samples') or []
+    return [str(sample.get('img_path', 'unnamed')) for sample in samples]

@@ -1,0 +1,215 @@
+"""What ``tools/train.py`` and ``tools/test.py`` share: options, reading and checking a config, and plain messages.
+
+A mistake of the user's ends with one message that says what to do; an error in the code keeps its traceback.
+"""
+import argparse
+import contextlib
+import difflib
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import RUNNERS, Registry
+from mmengine.runner import Runner
+
+from plugconv_mm.datasets import DataError, check_digits
+from plugconv_mm.engine.hooks import NonFiniteError
+
+
+class ConfigError(RuntimeError):
+    """A config, or an option that changes it, that cannot be used; the message says why."""
+
+
+class _KeyValues(DictAction):
+    """``key=value`` pairs; anything else is a usage error and not a traceback."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError):
+            parser.error(f'{option_string} takes key=value pairs, such as train_cfg.max_epochs=12, got {values}')
+
+
+def make_parser(description):
+    """The options that training and testing have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
+    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/ and the name of the config)')
+    parser.add_argument('--cfg-options', nargs='+', action=_KeyValues, metavar='KEY=VALUE',
+                        help='override settings of the config, e.g. train_dataloader.batch_size=4 or key="[a,b]"')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torch.distributed.launch passes this one; torchrun sets LOCAL_RANK instead
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def load_config(args):
+    """Read ``args.config`` and merge what every command line may change.
+
+    Raises:
+        ConfigError: The file cannot be read, or an option does not fit it.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        near = difflib.get_close_matches(Path(args.config).name, [p.name for p in Path('configs').rglob('*.py')], n=2)
+        hint = f' Did you mean {" or ".join(near)}?' if near else ''
+        raise ConfigError(f'there is no config {args.config}.{hint}')
+    try:
+        cfg = Config.fromfile(args.config)
+    except Exception as error:  # a config is code of the user's: whatever goes wrong in it is theirs to mend
+        raise ConfigError(f'cannot read the config {args.config}: {type(error).__name__}: {error}') from error
+    if args.cfg_options:
+        try:
+            cfg.merge_from_dict(args.cfg_options)
+        except (KeyError, TypeError, AssertionError, IndexError) as error:
+            raise ConfigError(f'--cfg-options does not fit {args.config}: {error}') from error
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    cfg.launcher = args.launcher
+    if args.launcher != 'none' and not torch.cuda.is_available():
+        _distribute_on_cpu(cfg)
+    if cfg.get('default_scope') == 'mmdet':
+        from mmdet.utils import setup_cache_size_limit_of_dynamo
+        setup_cache_size_limit_of_dynamo()
+    return cfg
+
+
+def _distribute_on_cpu(cfg):
+    """mmengine's own start assumes a GPU a process."""
+    if cfg.launcher != 'pytorch':
+        raise ConfigError(f'--launcher {cfg.launcher} needs GPUs; without them use --launcher pytorch, through torchrun')
+    if 'RANK' not in os.environ:
+        raise ConfigError('--launcher pytorch needs the environment that torchrun sets: use tools/dist_train.sh')
+    torch.distributed.init_process_group('gloo')
+    cfg.setdefault('model_wrapper_cfg', dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False)))
+    cfg.model_wrapper_cfg.device_ids = None
+
+
+def set_pretrain_dataloaders(cfg, **extra):
+    """Give mmpretrain's dataloaders the defaults that its own tools give them; its configs rely on them."""
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(name) is not None:
+            cfg[name] = ConfigDict(pin_memory=True, collate_fn=dict(type='default_collate'), **extra) | cfg[name]
+            if not cfg[name].get('num_workers'):
+                cfg[name].pop('persistent_workers', None)
+
+
+def check_data(cfg, *dataloaders):
+    """Look for the data of these dataloaders, so that what is missing is said before a model is built.
+
+    Args:
+        cfg (Config): The whole config. Its ``prepare_data``, where it has one, is the command that builds the data.
+        *dataloaders (str): Names such as 'train_dataloader'.
+
+    Raises:
+        DataError: Something is not there, or half-built.
+    """
+    for name in dataloaders:
+        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+            root = dataset.get('data_root') or ''
+            if cfg.get('prepare_data'):
+                check_digits(root, cfg.prepare_data)
+            prefix = dataset.get('data_prefix') or {}
+            parts = [dataset.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
+            for path in [root] + [os.path.join(root, part) for part in parts if isinstance(part, str) and part]:
+                if path and '://' not in path and not os.path.exists(path):
+                    raise DataError(
+                        f'{path}, which {name} of the config reads, is not there. Put the data there, or say where it '
+                        f'is with --cfg-options {name}.dataset.data_root=FOLDER (and the same for the other '
+                        'dataloaders and evaluators)')
+
+
+def _datasets(dataset):
+    """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
+    if not isinstance(dataset, dict):
+        return
+    inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets')
+    if inner:
+        for part in inner:
+            yield from _datasets(part)
+    else:
+        yield dataset
+
+
+def build_runner(cfg):
+    """A runner of the type that the config asks for."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+@contextlib.contextmanager
+def plain_errors(program):
+    """End with one message, and exit code 1, where the user can mend it; PLUGCONV_TRACEBACK=1 shows the traceback."""
+    try:
+        yield
+    except Exception as error:
+        message = explain(error)
+        if message is None or os.environ.get('PLUGCONV_TRACEBACK') == '1':
+            raise
+        sys.stdout.flush()
+        sys.exit(f'{program}: error: {message}')
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def explain(error):
+    """One message for an error that the user can mend, or None."""
+    if isinstance(error, (ConfigError, DataError, NonFiniteError)):
+        return str(error)
+    frames = list(traceback.walk_tb(error.__traceback__))
+    last = frames[-1][0]
+    if isinstance(error, (ValueError, OSError)) and any(
+            frame.f_globals.get('__name__') == 'plugconv_mm.checkpoint' for frame, _ in frames):
+        return str(error)
+    builds = [frame for frame, _ in frames if frame.f_code.co_name == 'build_from_cfg' and 'registry' in frame.f_locals]
+    if not builds:
+        return None
+    unknown = re.match(r'[\'"]?(\S+) is not in the (\S+)::(.+?) registry', str(error))
+    if isinstance(error, KeyError) and unknown:
+        return _explain_unknown(*unknown.groups(), builds[-1].f_locals['registry'])
+    wrong_arguments = isinstance(error, TypeError) and re.search(r'\bargument', str(error))
+    if wrong_arguments or isinstance(error, (ValueError, AssertionError, ImportError, NotImplementedError)):
+        what = builds[-1].f_locals.get('obj_type', '')
+        what = what if isinstance(what, str) else getattr(what, '__name__', what)
+        text = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
+        return (f'cannot build {what} as the config asks: {text}\n'
+                f'(raised in {last.f_globals.get("__name__")}; PLUGCONV_TRACEBACK=1 shows where)')
+    return None
+
+
+def _explain_unknown(name, scope, kind, registry):
+    root = registry
+    while root.parent is not None:
+        root = root.parent
+    known = dict(_names(root))
+    bare = name.rpartition('.')[2]
+    message = f'the config names {name}, which is not a {kind} that {scope} knows.'
+    near = difflib.get_close_matches(bare, {full.rpartition('.')[2] for full in known}, n=3, cutoff=0.7)
+    same = [full for full in known if full.rpartition('.')[2] in near[:1 if bare in near else 3]]
+    # those of the scope first, then ours: mmpretrain's and mmseg's namesakes come after
+    same.sort(key=lambda full: (not full.startswith((f'{scope}.', 'plugconv_mm.')), full))
+    if same:
+        message += f' Did you mean {" or ".join(f"type={full!r}" for full in same[:4])}?'
+    if any(full.startswith('plugconv_mm.') for full in same) or name.startswith('plugconv_mm.'):
+        message += "\nThe config also needs: custom_imports = dict(imports=['plugconv_mm'])"
+    elif not same:
+        message += " If it is your own, the config needs: custom_imports = dict(imports=['the.module.that.registers.it'])"
+    return message
+
+
+def _names(registry: Registry):
+    registry.import_from_location()
+    for name in registry.module_dict:
+        yield f'{registry.scope}.{name}', registry
+    for child in registry.children.values():
+        yield from _names(child)

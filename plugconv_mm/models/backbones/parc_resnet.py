@@ -1,0 +1,184 @@
+"""ParC-ResNet: a ResNet whose last blocks convolve globally.
+
+- Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385
+- Fast-ParC: Capturing Position Aware Global Feature for ConvNets and ViTs, https://arxiv.org/abs/2210.04020
+
+In a ParC bottleneck dense ParC-H on one half of the width and dense ParC-W on the other stand in for the 3×3
+convolution; everything around them is a ResNet as torchvision and mmdet have it, and so are the parameters' names.
+"""
+from collections.abc import Sequence
+
+import torch.utils.checkpoint as cp
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from plugconv_mm.ops import ParCHW2d
+from plugconv_mm.registry import MODELS
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 or ParC, 1×1, with a residual.
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels of the inner convolution; the output has four times as many.
+        stride: Stride of the 3×3 convolution and of the shortcut.
+        meta_size: Length of the ParC kernels, or None for a 3×3 convolution.
+        norm_cfg: Config of the normalisation layers.
+        drop_path: Probability of dropping the residual branch.
+        with_cp: Whether to recompute activations in the backward pass.
+        parc_backend: Backend of the ParC.
+    """
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, meta_size: int | None, norm_cfg: dict,
+                 drop_path: float, with_cp: bool, parc_backend: str) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.with_cp = with_cp
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = build_norm_layer(norm_cfg, width)[1]
+        if meta_size is None:
+            self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        else:
+            self.conv2 = ParCHW2d(width, meta_size, depthwise=False, backend=parc_backend)
+        self.bn2 = build_norm_layer(norm_cfg, width)[1]
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = build_norm_layer(norm_cfg, out_channels)[1]
+        self.relu = nn.ReLU(inplace=True)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                build_norm_layer(norm_cfg, out_channels)[1])
+
+    def _branches(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return shortcut + self.drop_path(self.bn3(self.conv3(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, H, W) to (B, 4 · width, H / stride, W / stride)."""
+        if self.with_cp and x.requires_grad:
+            return self.relu(cp.checkpoint(self._branches, x, use_reentrant=False))
+        return self.relu(self._branches(x))
+
+
+@MODELS.register_module()
+class ParCResNet(BaseModule):
+    """ResNet with ParC in the last blocks of its stages; arguments as mmdet's ResNet.
+
+    Args:
+        depth: 50, 101 or 152.
+        in_channels: Channels of the picture.
+        base_channels: Channels of the stem; the stages have 4, 8, 16 and 32 times as many.
+        parc_blocks: How many of the last blocks of each stage are ParC. The first block of a stage changes width and
+            resolution and keeps its 3×3 convolution.
+        parc_backend: Backend of every ParC; see :func:`plugconv_mm.ops.parc_conv2d`.
+        out_indices: Stages whose outputs are returned, at strides 4, 8, 16 and 32.
+        frozen_stages: Stages without training: -1 none, 0 the stem, i the stem and the first i stages.
+        norm_cfg: Config of the normalisation layers.
+        norm_eval: Whether BatchNorm keeps its running statistics while training.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from zero.
+        with_cp: Whether to recompute activations in the backward pass, for memory.
+        zero_init_residual: Whether each block's last normalisation starts at zero.
+        init_cfg: Initialisation, for example ``dict(type='Pretrained', checkpoint=...)``.
+
+    Raises:
+        ValueError: An unknown depth; `parc_blocks` of a wrong length or beyond a stage's blocks; indices that do not
+            exist.
+
+    Example:
+        >>> import torch
+        >>> backbone = ParCResNet(50, base_channels=8)
+        >>> [tuple(y.shape) for y in backbone(torch.randn(1, 3, 64, 96))]
+        [(1, 32, 16, 24), (1, 64, 8, 12), (1, 128, 4, 6), (1, 256, 2, 3)]
+    """
+    depths = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+    meta_sizes = (56, 28, 14, 7)  # the sides of the stages' maps of a picture of 224 pixels
+
+    def __init__(self, depth: int = 50, in_channels: int = 3, base_channels: int = 64,
+                 parc_blocks: Sequence[int] = (0, 0, 3, 1), parc_backend: str = 'auto',
+                 out_indices: Sequence[int] = (0, 1, 2, 3), frozen_stages: int = -1,
+                 norm_cfg: dict | None = None, norm_eval: bool = False, drop_path_rate: float = 0.,
+                 with_cp: bool = False, zero_init_residual: bool = True,
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        if depth not in self.depths:
+            raise ValueError(f'depth must be one of {tuple(self.depths)}, got {depth}')
+        blocks = self.depths[depth]
+        parc_blocks, out_indices = tuple(parc_blocks), tuple(out_indices)
+        if len(parc_blocks) != 4 or any(not 0 <= p < b for p, b in zip(parc_blocks, blocks, strict=True)):
+            raise ValueError(
+                f'parc_blocks gives the number of ParC blocks of each of the 4 stages; depth {depth} has {blocks} '
+                'blocks, the first of each keeps its 3x3 convolution, so at most '
+                f'{tuple(b - 1 for b in blocks)} can be ParC; got {parc_blocks}')
+        if not out_indices or any(i not in range(4) for i in out_indices):
+            raise ValueError(f'out_indices must name stages 0 to 3, got {out_indices}')
+        if frozen_stages not in range(-1, 5):
+            raise ValueError(f'frozen_stages must be between -1 and 4, got {frozen_stages}')
+        if init_cfg is None:
+            init_cfg = [dict(type='Kaiming', layer='Conv2d'),
+                        dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
+        super().__init__(init_cfg)
+        norm_cfg = dict(type='BN', requires_grad=True) if norm_cfg is None else norm_cfg
+        self.out_indices, self.frozen_stages, self.norm_eval = out_indices, frozen_stages, norm_eval
+        self.zero_init_residual = zero_init_residual
+
+        self.conv1 = nn.Conv2d(in_channels, base_channels, 7, 2, padding=3, bias=False)
+        self.bn1 = build_norm_layer(norm_cfg, base_channels)[1]
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        channels, done = base_channels, 0
+        for stage, (count, parc) in enumerate(zip(blocks, parc_blocks, strict=True)):
+            width = base_channels * 2**stage
+            layer = nn.Sequential()
+            for i in range(count):
+                layer.append(Bottleneck(
+                    channels, width, stride=2 if stage and i == 0 else 1,
+                    meta_size=self.meta_sizes[stage] if i >= count - parc else None, norm_cfg=norm_cfg,
+                    drop_path=drop_path_rate * done / (sum(blocks) - 1), with_cp=with_cp, parc_backend=parc_backend))
+                channels, done = width * Bottleneck.expansion, done + 1
+            self.add_module(f'layer{stage + 1}', layer)
+        self._freeze_stages()
+
+    def init_weights(self) -> None:
+        """Initialises by `init_cfg`; from scratch, blocks may start as the identity."""
+        super().init_weights()
+        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained'
+        if self.zero_init_residual and not pretrained:
+            for m in self.modules():
+                if isinstance(m, Bottleneck):
+                    nn.init.zeros_(m.bn3.weight)
+
+    def _freeze_stages(self) -> None:
+        frozen = [self.conv1, self.bn1] if self.frozen_stages >= 0 else []
+        frozen += [getattr(self, f'layer{i}') for i in range(1, self.frozen_stages + 1)]
+        for module in frozen:
+            module.eval()
+            for p in module.parameters():
+                p.requires_grad = False
+
+    def train(self, mode: bool = True) -> 'ParCResNet':
+        """Sets the mode; frozen stages stay in evaluation, and BatchNorm does with `norm_eval`."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for m in self.modules():
+                if isinstance(m, _BatchNorm):
+                    m.eval()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps pictures (B, in_channels, H, W) to one feature map for each of `out_indices`."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        outputs = []
+        for stage in range(max(self.out_indices) + 1):
+            x = getattr(self, f'layer{stage + 1}')(x)
+            if stage in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)

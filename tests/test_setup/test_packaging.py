@@ -1,0 +1,120 @@
+"""What setup.py, requirements/ and the Makefile declare."""
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import setuptools
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+MMCV_NAMES = {'mmcv', 'mmcv-full', 'mmcv-lite', 'onedl-mmcv'}
+
+
+@pytest.fixture(scope='module')
+def metadata():
+    """The arguments that setup.py hands to setuptools."""
+    patch = pytest.MonkeyPatch()
+    given = {}
+    patch.setattr(setuptools, 'setup', lambda **kwargs: given.update(kwargs))
+    patch.chdir(ROOT)
+    runpy.run_path(str(ROOT / 'setup.py'))
+    patch.undo()
+    return given
+
+
+@pytest.fixture(scope='module')
+def constraints():
+    pins = {}
+    for line in (ROOT / 'requirements' / 'constraints.txt').read_text(encoding='utf-8').splitlines():
+        if line and not line.startswith('#'):
+            name, version = line.split('==')
+            assert canonicalize_name(name) not in pins, f'{name} is pinned twice'
+            pins[canonicalize_name(name)] = version
+    return pins
+
+
+def names(requirements):
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def test_metadata(metadata):
+    from plugconv_mm import __version__
+    assert metadata['name'] == 'plugconv-mm'
+    assert metadata['version'] == __version__
+    assert {'plugconv_mm', 'plugconv_mm.ops', 'plugconv_mm.models.backbones'} <= set(metadata['packages'])
+    assert all(package.split('.')[0] == 'plugconv_mm' for package in metadata['packages'])
+
+
+def test_version_is_read_without_torch():
+    code = ("import sys, runpy, setuptools; setuptools.setup = lambda **kwargs: None; runpy.run_path('setup.py');"
+            "sys.exit('torch' in sys.modules or 'plugconv_mm' in sys.modules)")
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+
+
+def test_pip_never_brings_a_second_mmcv(metadata):
+    assert {'torch', 'torchvision', 'numpy'} <= names(metadata['install_requires'])
+    assert not names(metadata['install_requires']) & (MMCV_NAMES | {'mmengine', 'onedl-mmengine'})
+    for extra, requirements in metadata['extras_require'].items():
+        assert len(names(requirements) & MMCV_NAMES) == (extra in ('onedl', 'openmmlab')), extra
+    original, continued = (names(metadata['extras_require'][extra]) for extra in ('openmmlab', 'onedl'))
+    assert not any(name.startswith('onedl') for name in original)
+    assert not continued & original
+
+
+def test_constraints_pin_every_tested_requirement(metadata, constraints):
+    tested = list(metadata['install_requires'])
+    for extra in ('onedl', 'demo', 'tests', 'dev'):
+        tested += metadata['extras_require'][extra]
+    for line in tested:
+        requirement = Requirement(line)
+        assert constraints[canonicalize_name(requirement.name)] in requirement.specifier, line
+
+
+def test_constraints_are_what_is_installed(constraints):
+    """The environment of `make test` holds the pinned versions of what the tests depend on most."""
+    if not (Path(sys.prefix) / '.setup' / 'stack.done').is_file():
+        pytest.skip('not the environment that `make setup` makes')
+    from importlib.metadata import version
+    for name in ('torch', 'torchvision', 'numpy', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmdetection',
+                 'onedl-mmsegmentation', 'onedl-mmpretrain', 'opencv-python-headless'):
+        assert version(name).split('+')[0] == constraints[name], name
+
+
+def test_cv2_needs_no_window_system():
+    """Where `make setup` made the environment, the headless OpenCV is the one in ``cv2``."""
+    if not (Path(sys.prefix) / '.setup' / 'opencv.done').is_file():
+        pytest.skip('not the environment that `make setup` makes')
+    import cv2
+    from cv2 import version
+    assert version.headless
+    assert not (Path(cv2.__file__).parent / 'qt').exists()
+
+
+def test_wheel_of_the_editable_install_serves_mim(tmp_path):
+    """build_py puts configs and tools where mim and mmengine look for them."""
+    code = ("import sys; sys.argv = ['setup.py', '-q', 'build_py', '-d', sys.argv[1]];"
+            "exec(compile(open('setup.py').read(), 'setup.py', 'exec'), {'__file__': 'setup.py', '__name__': 'x'})")
+    subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    assert (tmp_path / 'plugconv_mm' / 'version.py').is_file()
+    assert (tmp_path / 'plugconv_mm' / '.mim' / 'tools' / 'setup_env.py').is_file()
+
+
+def test_readme_makefile_and_ci_agree():
+    makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
+    targets = set(re.findall(r'^([a-z-]+):', makefile, re.MULTILINE))
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    commands = set(re.findall(r'^(?:[A-Z]+=\S+ )*make ([a-z-]+)', readme, re.MULTILINE))
+    assert {'demo', 'test'} <= commands <= targets
+    assert re.search(r'^make test\b', (ROOT / '.ci' / 'run').read_text(encoding='utf-8'), re.MULTILINE)
+    for target in ('demo', 'test', 'test-slow', 'lint'):
+        assert re.search(rf'^{target}: setup\b', makefile, re.MULTILINE), f'{target} does not set up by itself'
+
+
+def test_make_alone_lists_the_targets():
+    listing = subprocess.run(['make', '-C', str(ROOT)], check=True, capture_output=True, text=True).stdout
+    for target in ('demo', 'test', 'setup', 'mmcv'):
+        assert f'make {target}' in listing

@@ -1,0 +1,31 @@
+"""Convert a published checkpoint into one of PlugConv-MM.
+
+    python tools/model_converters/convert_official.py SRC DST
+
+SRC and DST are files of torch.save (.pth, .pt, ...) or .safetensors. SRC may be a classification checkpoint or a whole
+detector or segmentor; DST holds the bare state dict, and replaces an older file only once it is complete.
+"""
+import argparse
+import sys
+
+from plugconv_mm.checkpoint import convert_with_report, read_checkpoint, write_checkpoint
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('src', help='published checkpoint')
+    parser.add_argument('dst', help='file to write')
+    args = parser.parse_args()
+    try:
+        state, report = convert_with_report(read_checkpoint(args.src))
+        write_checkpoint(state, args.dst)
+    except (OSError, ValueError, ImportError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(f'{report}\nwritten to {args.dst}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
