@@ -52,6 +52,11 @@ _NORM = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _GNCONV = r'(proj_in\.(weight|bias)|pws\.\d+\.(weight|bias)|proj_out\.(weight|bias)|dwconv\.(weight|bias|' \
           r'complex_weight|dw\.weight|(pre|post)_norm\.(weight|bias)))'
 
+# ParC as the code base of Fast-ParC names it, once its direction is renamed.
+_GCC = ((r'(\.parc_[hw])\.pe$', r'\1.position_embedding'), (r'(\.parc_[hw])\.gcc_conv\.', r'\1.'))
+_PARC_SHAPES = ((r'\.parc_h\.(weight|position_embedding)$', (None, None, None, 1)),
+                (r'\.parc_w\.(weight|position_embedding)$', (None, None, 1, None)))
+
 FAMILIES = (
     Family(
         'ParC-ResNet',
@@ -59,16 +64,71 @@ FAMILIES = (
         known=(rf'(conv1|[bg]n1|stem\.\d+)\.{_NORM}'
                rf'|layer[1-4]\.\d+\.(conv[123]|[bg]n[123]|downsample\.\d+)\.{_NORM}'
                r'|layer[1-4]\.\d+\.conv2\.parc_[hw]\.(weight|bias|position_embedding)'),
-        renames=((r'\.parc_H\.', '.conv2.parc_h.'), (r'\.parc_W\.', '.conv2.parc_w.'),
-                 (r'(\.parc_[hw])\.pe$', r'\1.position_embedding'), (r'(\.parc_[hw])\.gcc_conv\.', r'\1.')),
-        shapes=((r'\.parc_h\.(weight|position_embedding)$', (None, None, None, 1)),
-                (r'\.parc_w\.(weight|position_embedding)$', (None, None, 1, None))),
+        renames=((r'\.parc_H\.', '.conv2.parc_h.'), (r'\.parc_W\.', '.conv2.parc_w.'), *_GCC),
+        shapes=_PARC_SHAPES,
     ),
     Family(
         'HorFPN',
         signature=r'^fpn_convs\.\d+\.(conv\.)?proj_in\.',
         known=rf'(lateral_convs|fpn_convs)\.\d+\.(conv\.((weight|bias)|{_GNCONV})|[bgi]n\.{_NORM})',
         renames=((r'^(fpn_convs\.\d+\.)(proj_in|dwconv|pws|proj_out)\.', r'\1conv.\2.'), ),
+        dropped=r'(?!)',
+        shapes=((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, 7, 7))),
+    ),
+    Family(
+        'HorNet',
+        signature=r'^stages\.\d+\.\d+\.gnconv\.',
+        known=(rf'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
+               rf'|stages\.[0-3]\.\d+\.(gamma[12]|(norm[12]|pwconv[12])\.(weight|bias)|gnconv\.{_GNCONV})'),
+        dropped=r'(norm|fc|head|classifier)\..*',
+        shapes=((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, 7, 7))),
+    ),
+    Family(
+        'ParC-ConvNeXt',
+        signature=r'^stages\.\d+\.\d+\.(gcc_[HW]\.|dwconv\.parc_[hw]\.)',
+        known=(r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
+               r'|stages\.[0-3]\.\d+\.(gamma|(dwconv|norm|pwconv[12])\.(weight|bias)'
+               r'|dwconv\.parc_[hw]\.(weight|bias|position_embedding))'),
+        renames=((r'\.gcc_H\.', '.dwconv.parc_h.'), (r'\.gcc_W\.', '.dwconv.parc_w.'), *_GCC),
+        dropped=r'(norm|fc|head|classifier)\..*',
+        shapes=_PARC_SHAPES,
+    ),
+    Family(
+        'ParC-MobileNetV2',
+        signature=r'^features\.\d+\.(gcc_[HW]\.|parc\.parc_[hw]\.)',
+        known=(rf'features\.\d+\.(\d|conv\.\d(\.\d)?|(pw_expand|pw_linear)\.[01]|bn)\.{_NORM}'
+               r'|features\.\d+\.parc\.parc_[hw]\.(weight|bias|position_embedding)'),
+        renames=((r'\.gcc_H\.', '.parc.parc_h.'), (r'\.gcc_W\.', '.parc.parc_w.'), *_GCC),
+        shapes=_PARC_SHAPES,
+    ),
+    Family(
+        'ParC-Net',
+        signature=r'^layer_\d\.\d\.spatial_global_rep\.\d+\.(meta_kernel|parc)_',
+        known=(rf'conv_1\.(conv|norm)\.{_NORM}|layer_\d\.\d\.(exp_1x1|conv_3x3|red_1x1)\.(conv|norm)\.{_NORM}'
+               rf'|layer_\d\.1\.(dim_adaptive\.0|channel_adaptive|local_global_fusion)\.(conv|norm)\.{_NORM}'
+               r'|layer_\d\.1\.dim_adaptive\.1\.weight'
+               rf'|layer_\d\.1\.spatial_global_rep\.\d+\.((pre_norm_[12]|ffn\.[013]|ca\.fc\.[0134])\.{_NORM}'
+               rf'|parc_[12]_[hw]\.(weight|position_embedding)|{_NORM})'),
+        renames=((r'\.block\.', '.'), (r'(\.dim_adaptive\.1)\.conv\.', r'\1.'), (r'\.pre_Norm_', '.pre_norm_'),
+                 (r'\.meta_kernel_([12])_H$', r'.parc_\1_h.weight'), (r'\.meta_kernel_([12])_W$', r'.parc_\1_w.weight'),
+                 (r'\.meta_pe_([12])_H$', r'.parc_\1_h.position_embedding'),
+                 (r'\.meta_pe_([12])_W$', r'.parc_\1_w.position_embedding'), (r'\.ffn\.4\.', '.ffn.3.')),
+        # ``residual`` is a block that the published network holds and never calls.
+        dropped=r'(residual|conv_1x1_exp|fc|head|classifier)\..*',
+        shapes=((r'\.parc_[12]_h\.', (None, None, None, 1)), (r'\.parc_[12]_w\.', (None, None, 1, None))),
+    ),
+    Family(
+        'TransCNN',
+        signature=r'^blocks\.\d+\.\d+\.attn\.(grid_norm|ds_norm|qkv)\.',
+        known=(rf'patch_embed\.[013]\.{_NORM}|ds[234]\.(conv|residual|norm[12])\.{_NORM}'
+               rf'|blocks\.[0-3]\.\d+\.(attn\.(norm|grid_norm|ds_norm|qkv|q|kv|proj)|conv\.conv[123]\.[01])\.{_NORM}'),
+    ),
+    Family(
+        'HorUPerHead',
+        signature=r'^fpn_bottleneck\.(conv\.)?proj_in\.',
+        known=(rf'(psp_modules\.\d+\.1|bottleneck|lateral_convs\.\d+|fpn_convs\.\d+|fpn_bottleneck)'
+               rf'\.(conv\.(weight|bias)|[bgi]n\.{_NORM})|fpn_bottleneck\.conv\.{_GNCONV}|conv_seg\.(weight|bias)'),
+        renames=((r'^(fpn_bottleneck\.)(proj_in|dwconv|pws|proj_out)\.', r'\1conv.\2.'), ),
         dropped=r'(?!)',
         shapes=((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, 7, 7))),
     ),

@@ -1,1 +1,4 @@
 """Plug-ins."""
+from plugconv_mm.models import backbones, decode_heads, necks
+
+__all__ = ['backbones', 'decode_heads', 'necks']

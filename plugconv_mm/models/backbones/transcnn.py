@@ -9,20 +9,11 @@ import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmcv.cnn.bricks.conv_module import efficient_conv_bn_eval_forward
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from plugconv_mm.models.backbones.base import Backbone, look_up_arch
+from plugconv_mm.models.backbones.base import Backbone, conv_norm, look_up_arch
 from plugconv_mm.ops import HMHSA
 from plugconv_mm.registry import MODELS
-
-
-def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(conv(x)), as one convolution where the norm is a batch norm in eval mode: a pass less over the output."""
-    if isinstance(norm, _BatchNorm) and not norm.training and norm.track_running_stats:
-        return efficient_conv_bn_eval_forward(norm, conv, x)
-    return norm(conv(x))
 
 
 class InvertedResidual(nn.Module):
