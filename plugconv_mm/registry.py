@@ -8,18 +8,16 @@ import sys
 from plugconv_mm.compat.packages import MissingPackageError, install_help
 
 try:
-    from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-    from mmengine.registry import Registry
+    from mmengine import registry as root
 except ModuleNotFoundError as error:
-    if error.name != 'mmengine':
+    if (error.name or '').partition('.')[0] != 'mmengine':
         raise
     raise MissingPackageError(f'plugconv_mm.registry needs mmengine, which is not installed. '
                               f'{install_help("mmengine")} Without it, plugconv_mm.ops is there to use.',
                               name='mmengine') from error
 
 
-class PlugInRegistry(Registry):
+class PlugInRegistry(root.Registry):
     """A registry that imports the file of a plug-in when the plug-in is first asked for.
 
     Its ``locations`` are packages that declare their classes with :func:`plugconv_mm.compat.packages.plug_ins`. A
@@ -35,5 +33,5 @@ class PlugInRegistry(Registry):
         return super().get(key)
 
 
-MODELS = PlugInRegistry('model', parent=MMENGINE_MODELS, scope='plugconv_mm', locations=['plugconv_mm.models'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='plugconv_mm', locations=['plugconv_mm.engine.hooks'])
+MODELS = PlugInRegistry('model', parent=root.MODELS, scope='plugconv_mm', locations=['plugconv_mm.models'])
+HOOKS = PlugInRegistry('hook', parent=root.HOOKS, scope='plugconv_mm', locations=['plugconv_mm.engine.hooks'])

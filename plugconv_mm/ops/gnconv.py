@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plugconv_mm.ops.kernel_cache import KernelCache
+
 FILTERS = ('7x7', 'gf')
 
 
@@ -53,7 +55,6 @@ class GlobalLocalFilter(nn.Module):
         >>> GlobalLocalFilter(32, h=14, w=8)(torch.rand(1, 32, 25, 42)).shape
         torch.Size([1, 32, 25, 42])
     """
-    SIZES_KEPT = 2  # landscape and portrait
 
     def __init__(self, dim: int, h: int = 14, w: int = 8) -> None:
         super().__init__()
@@ -67,16 +68,7 @@ class GlobalLocalFilter(nn.Module):
         self.pre_norm = nn.LayerNorm(dim, eps=1e-6)
         self.post_norm = nn.LayerNorm(dim, eps=1e-6)
         nn.init.trunc_normal_(self.dw.weight, std=0.02)
-        self._stretched = {}
-
-    def train(self, mode: bool = True):
-        # Hooks such as an exponential moving average write through ``.data``, which no version counter sees; they do
-        # so before a change of mode.
-        self._stretched.clear()
-        return super().train(mode)
-
-    def __getstate__(self):
-        return {**self.__dict__, '_stretched': {}}
+        self._cache = KernelCache(max_entries=2)  # as large as half a map each: landscape and portrait
 
     def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The complex weight as a (C/2, rows, columns) complex tensor."""
@@ -87,19 +79,6 @@ class GlobalLocalFilter(nn.Module):
                 align_corners=True).permute(1, 2, 3, 0)
         return torch.view_as_complex(weight.contiguous())
 
-    def _spectrum_weight(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        weight = self.complex_weight
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference():
-            return self._stretch(rows, columns, dtype)
-        state = (id(weight), weight.data_ptr(), weight._version, weight.device, weight.dtype, dtype)
-        found, stretched = self._stretched.pop((rows, columns), (None, None))
-        if found != state:
-            stretched = self._stretch(rows, columns, dtype)
-        self._stretched[rows, columns] = state, stretched
-        if len(self._stretched) > self.SIZES_KEPT:
-            del self._stretched[next(iter(self._stretched))]
-        return stretched
-
     def forward(self, x: Tensor) -> Tensor:
         _check_map(x, self.dim, 'GlobalLocalFilter')
         height, width = x.shape[2:]
@@ -109,7 +88,11 @@ class GlobalLocalFilter(nn.Module):
         dtype = torch.float64 if wide.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):
             spectrum = torch.fft.rfft2(wide.to(dtype), norm='ortho')
-            weight = self._spectrum_weight(height, width // 2 + 1, dtype)
+            size = height, width // 2 + 1, dtype
+            if KernelCache.serves(self):
+                weight = self._cache.get((self.complex_weight, ), size, lambda: self._stretch(*size))
+            else:
+                weight = self._stretch(*size)
             spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
             wide = torch.fft.irfft2(spectrum, s=(height, width), norm='ortho')
         x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)

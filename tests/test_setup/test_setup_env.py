@@ -214,7 +214,8 @@ def test_half_installed_packages_are_discarded(setup_env, tmp_path):
 
 def test_only_the_headless_opencv_stays(environment, monkeypatch):
     site = environment.site_packages
-    files = {'opencv_python': ('cv2/cv2.so', 'cv2/qt/plugin.so'), 'opencv_python_headless': ('cv2/cv2.so', )}
+    files = {'opencv_python': ('cv2/cv2.so', 'cv2/qt/plugins/platforms/plugin.so'),
+             'opencv_python_headless': ('cv2/cv2.so', )}
     for name, recorded in files.items():
         (site / f'{name}-4.dist-info').mkdir()
         lines = [f'{name}-4.dist-info/METADATA,,', *(f'{file},sha256=x,1' for file in recorded)]

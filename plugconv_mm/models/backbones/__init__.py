@@ -1,9 +1,11 @@
 """Backbones."""
-from plugconv_mm.models.backbones.hornet import HorNet
-from plugconv_mm.models.backbones.parc_convnext import ParCConvNeXt
-from plugconv_mm.models.backbones.parc_mobilenetv2 import ParCMobileNetV2
-from plugconv_mm.models.backbones.parc_resnet import ParCResNet
-from plugconv_mm.models.backbones.parcnet import ParCNet
-from plugconv_mm.models.backbones.transcnn import TransCNN
+from plugconv_mm.compat.packages import plug_ins
 
-__all__ = ['HorNet', 'ParCConvNeXt', 'ParCMobileNetV2', 'ParCNet', 'ParCResNet', 'TransCNN']
+__getattr__, __all__ = plug_ins(
+    __name__,
+    hornet=['HorNet'],
+    parc_convnext=['ParCConvNeXt'],
+    parc_mobilenetv2=['ParCMobileNetV2'],
+    parc_resnet=['ParCResNet'],
+    parcnet=['ParCNet'],
+    transcnn=['TransCNN'])

@@ -1,4 +1,4 @@
 """Decode heads."""
-from plugconv_mm.models.decode_heads.hor_uper_head import HorUPerHead
+from plugconv_mm.compat.packages import plug_ins
 
-__all__ = ['HorUPerHead']
+__getattr__, __all__ = plug_ins(__name__, hor_uper_head=['HorUPerHead'])

@@ -1,4 +1,4 @@
 """Necks."""
-from plugconv_mm.models.necks.hor_fpn import HorFPN
+from plugconv_mm.compat.packages import plug_ins
 
-__all__ = ['HorFPN']
+__getattr__, __all__ = plug_ins(__name__, hor_fpn=['HorFPN'])

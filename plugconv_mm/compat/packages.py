@@ -1,0 +1,126 @@
+"""The packages beside us: which versions we support, and what to say when one of them is missing or broken."""
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Package(NamedTuple):
+    """A package we work with: who distributes it (the continuation first), and the supported versions."""
+
+    distributions: tuple[str, ...]
+    first: tuple[int, int]  # lowest supported version
+    end: tuple[int, int]  # lowest version beyond
+
+    @property
+    def versions(self) -> str:
+        return f'>={self.first[0]}.{self.first[1]},<{self.end[0]}.{self.end[1]}'
+
+
+PACKAGES = {
+    'torch': Package(('torch', ), (2, 1), (3, 0)),
+    'mmengine': Package(('onedl-mmengine', 'mmengine', 'mmengine-lite'), (0, 10), (1, 0)),
+    'mmcv': Package(('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'), (2, 0), (3, 0)),
+    'mmdet': Package(('onedl-mmdetection', 'mmdet'), (3, 0), (4, 0)),
+    'mmseg': Package(('onedl-mmsegmentation', 'mmsegmentation'), (1, 0), (2, 0)),
+    'mmpretrain': Package(('onedl-mmpretrain', 'mmpretrain'), (1, 0), (2, 0)),
+}
+
+
+class MissingPackageError(ImportError):
+    """A plug-in was asked for, and a package that it needs is missing or cannot be imported."""
+
+
+def installed_versions(name: str) -> dict[str, str]:
+    """The installed distributions that provide the import ``name``, with their versions."""
+    found = {}
+    for distribution in PACKAGES[name].distributions:
+        try:
+            found[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def install_help(name: str) -> str:
+    """How to install a package so that it fits the OpenMMLab packages that are there already."""
+    original = any(not distribution.startswith('onedl-') for other in ('mmengine', 'mmcv')
+                   for distribution in installed_versions(other))
+    distribution, extra = (PACKAGES[name].distributions[int(original)], 'openmmlab' if original else 'onedl')
+    return (f'Install it with `pip install {distribution}`, or everything that PlugConv-MM works with by '
+            f"`pip install 'plugconv-mm[{extra}]'`.")
+
+
+def import_plug_in(module: str, what: str):
+    """Import one of our modules on behalf of somebody who asked for ``what``.
+
+    Raises:
+        MissingPackageError: If the import fails; it says which package is missing and how to install it, or, where
+            the package is there but broken, passes on why.
+    """
+    try:
+        return importlib.import_module(module)
+    except MissingPackageError:
+        raise
+    except Exception as error:
+        name = (getattr(error, 'name', None) or '').partition('.')[0]
+        if isinstance(error, ModuleNotFoundError) and name in PACKAGES and importlib.util.find_spec(name) is None:
+            raise MissingPackageError(f'{what} needs {name}, which is not installed. {install_help(name)}',
+                                      name=name) from error
+        raise MissingPackageError(f'{what} cannot be imported, though what it needs is installed: '
+                                  f'{type(error).__name__}: {error}. The error above this one shows the file.',
+                                  name=name or None) from error
+
+
+def plug_ins(package: str, **files: list[str]) -> tuple[Callable, list[str]]:
+    """The ``__getattr__`` and ``__all__`` of a package whose classes are imported when they are first asked for.
+
+    So importing the package costs nothing, and needs none of the packages that only some of its classes need. The
+    registries of :mod:`plugconv_mm.registry` find the classes by the same road.
+
+    Args:
+        package: Its ``__name__``.
+        files: For each module in it, the names that it provides.
+
+    Example:
+        In ``plugconv_mm/models/necks/__init__.py``::
+
+            __getattr__, __all__ = plug_ins(__name__, hor_fpn=['HorFPN'])
+    """
+    origin = {name: file for file, names in files.items() for name in names}
+
+    def __getattr__(name: str):
+        if name not in origin:
+            raise AttributeError(f'module {package!r} has no attribute {name!r}')
+        module = import_plug_in(f'{package}.{origin[name]}', what=name)
+        value = getattr(module, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return __getattr__, sorted(origin)
+
+
+def check_versions() -> None:
+    """Warn, once and about everything together, of versions we do not support and of doubled packages."""
+    problems = []
+    for name, package in PACKAGES.items():
+        found = installed_versions(name)
+        if len(found) > 1:
+            both = ' and '.join(f'{distribution} {version}' for distribution, version in found.items())
+            problems.append(f"{both} both provide `{name}` and overwrite each other's files: uninstall both, then "
+                            f'install one of them again')
+            continue
+        for distribution, version in found.items():
+            numbers = re.match(r'(\d+)\.(\d+)', version)
+            if numbers and not package.first <= tuple(map(int, numbers.groups())) < package.end:
+                # mmcv-full ended before mmcv 2; the other names carry on.
+                successor = 'mmcv' if distribution == 'mmcv-full' else distribution
+                problems.append(f'{distribution} {version} is outside the supported versions: uninstall it and '
+                                f"`pip install '{successor}{package.versions}'`")
+    if problems:
+        warnings.warn('PlugConv-MM may fail with what is installed here:\n' +
+                      '\n'.join(f'  - {problem}' for problem in problems), RuntimeWarning, stacklevel=3)

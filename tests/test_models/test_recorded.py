@@ -1,0 +1,11 @@
+"""Models against recorded outputs of the published implementations."""
+import pytest
+import recorded
+
+FAMILIES = ('parc_resnet', 'horfpn')
+
+
+@pytest.mark.parametrize('name', [name for family in FAMILIES for name in recorded.names(family)])
+def test_model_gives_the_published_output(name):
+    registry = pytest.importorskip('plugconv_mm.registry')
+    recorded.assert_model_matches(recorded.load(name), registry.MODELS.build, tolerance=1e-4)
