@@ -103,19 +103,30 @@ FAMILIES = (
     ),
     Family(
         'ParC-Net',
-        signature=r'^layer_\d\.\d\.spatial_global_rep\.\d+\.(meta_kernel|parc)_',
+        signature=r'^layer_\d\.\d\.spatial_global_rep\.\d+\.(meta_kernel_|branch_)',
         known=(rf'conv_1\.(conv|norm)\.{_NORM}|layer_\d\.\d\.(exp_1x1|conv_3x3|red_1x1)\.(conv|norm)\.{_NORM}'
                rf'|layer_\d\.1\.(dim_adaptive\.0|channel_adaptive|local_global_fusion)\.(conv|norm)\.{_NORM}'
                r'|layer_\d\.1\.dim_adaptive\.1\.weight'
-               rf'|layer_\d\.1\.spatial_global_rep\.\d+\.((pre_norm_[12]|ffn\.[013]|ca\.fc\.[0134])\.{_NORM}'
-               rf'|parc_[12]_[hw]\.(weight|position_embedding)|{_NORM})'),
-        renames=((r'\.block\.', '.'), (r'(\.dim_adaptive\.1)\.conv\.', r'\1.'), (r'\.pre_Norm_', '.pre_norm_'),
-                 (r'\.meta_kernel_([12])_H$', r'.parc_\1_h.weight'), (r'\.meta_kernel_([12])_W$', r'.parc_\1_w.weight'),
-                 (r'\.meta_pe_([12])_H$', r'.parc_\1_h.position_embedding'),
-                 (r'\.meta_pe_([12])_W$', r'.parc_\1_w.position_embedding'), (r'\.ffn\.4\.', '.ffn.3.')),
+               rf'|layer_\d\.1\.spatial_global_rep\.\d+\.((ffn\.[013]|ca\.fc\.[0134])\.{_NORM}|{_NORM}'
+               rf'|branch_(hw|wh)\.(first\.(norm\.{_NORM}|pe\.position_embedding|parc\.weight)'
+               r'|second\.(weight|position_embedding)))'),
+        # The digit of a published name counts the steps, its letter tells the axis.
+        renames=((r'\.block\.', '.'), (r'(\.dim_adaptive\.1)\.conv\.', r'\1.'), (r'\.ffn\.4\.', '.ffn.3.'),
+                 (r'\.pre_Norm_1\.', '.branch_hw.first.norm.'), (r'\.pre_Norm_2\.', '.branch_wh.first.norm.'),
+                 (r'\.meta_kernel_1_H$', '.branch_hw.first.parc.weight'),
+                 (r'\.meta_kernel_1_W$', '.branch_wh.first.parc.weight'),
+                 (r'\.meta_kernel_2_W$', '.branch_hw.second.weight'),
+                 (r'\.meta_kernel_2_H$', '.branch_wh.second.weight'),
+                 (r'\.meta_pe_1_H$', '.branch_hw.first.pe.position_embedding'),
+                 (r'\.meta_pe_1_W$', '.branch_wh.first.pe.position_embedding'),
+                 (r'\.meta_pe_2_W$', '.branch_hw.second.position_embedding'),
+                 (r'\.meta_pe_2_H$', '.branch_wh.second.position_embedding')),
         # ``residual`` is a block that the published network holds and never calls.
         dropped=r'(residual|conv_1x1_exp|fc|head|classifier)\..*',
-        shapes=((r'\.parc_[12]_h\.', (None, None, None, 1)), (r'\.parc_[12]_w\.', (None, None, 1, None))),
+        shapes=((r'\.branch_(hw\.first|wh\.second)\.(parc\.weight|(pe\.)?position_embedding|weight)$',
+                 (None, None, None, 1)),
+                (r'\.branch_(wh\.first|hw\.second)\.(parc\.weight|(pe\.)?position_embedding|weight)$',
+                 (None, None, 1, None))),
     ),
     Family(
         'TransCNN',

@@ -3,10 +3,12 @@
 Zhang et al., "ParC-Net: Position Aware Circular Convolution with Merits from ConvNets and Transformer",
 https://arxiv.org/abs/2203.03952. Its outer frame is MobileViT's, https://arxiv.org/abs/2110.02178.
 """
+from collections import OrderedDict
 from collections.abc import Sequence
 from math import gcd
 
 import torch
+import torch.nn.functional as F
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
@@ -70,22 +72,46 @@ class ChannelGate(nn.Module):
         return x * self.fc(x.mean((2, 3), keepdim=True))
 
 
+class AddEmbedding(nn.Module):
+    """x plus a learned embedding of the position along one axis, stretched to the map as ParC stretches its own."""
+
+    def __init__(self, channels: int, direction: str, meta_size: int) -> None:
+        super().__init__()
+        size = (meta_size, 1) if direction == 'H' else (1, meta_size)
+        self.position_embedding = nn.Parameter(torch.empty(1, channels, *size))
+        nn.init.trunc_normal_(self.position_embedding, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pe = self.position_embedding
+        size = tuple(1 if side == 1 else new for side, new in zip(pe.shape[2:], x.shape[2:], strict=True))
+        if pe.shape[2:] != size:
+            pe = F.interpolate(pe, size=size, mode='bilinear', align_corners=True)
+        return x + pe
+
+
 class MetaFormerBlock(nn.Module):
-    """A token mixer, ParC-H then ParC-W on half of the channels and the reverse on the other, and a channel mixer."""
+    """A token mixer, ParC-H then ParC-W on half of the channels and the reverse on the other, and a channel mixer.
+
+    The embeddings of the first ParC are added ahead of the norm, so they are no part of it.
+    """
 
     def __init__(self, channels: int, mixer_channels: int, meta_size: int, position_embedding: bool,
                  parc_backend: str, drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
         super().__init__()
         half = channels // 2
 
-        def parc(direction: str) -> ParC2d:
+        def first_step(direction: str) -> nn.Sequential:
+            return nn.Sequential(OrderedDict(
+                pe=AddEmbedding(half, direction, meta_size) if position_embedding else nn.Identity(),
+                norm=build_norm_layer(norm_cfg, half)[1],
+                parc=ParC2d(half, direction, meta_size, bias=False, position_embedding=False, backend=parc_backend)))
+
+        def second_step(direction: str) -> ParC2d:
             return ParC2d(half, direction, meta_size, bias=False, position_embedding=position_embedding,
                           backend=parc_backend)
 
-        self.pre_norm_1 = build_norm_layer(norm_cfg, half)[1]
-        self.parc_1_h, self.parc_1_w = parc('H'), parc('W')
-        self.pre_norm_2 = build_norm_layer(norm_cfg, half)[1]
-        self.parc_2_w, self.parc_2_h = parc('W'), parc('H')
+        self.branch_hw = nn.Sequential(OrderedDict(first=first_step('H'), second=second_step('W')))
+        self.branch_wh = nn.Sequential(OrderedDict(first=first_step('W'), second=second_step('H')))
         self.ffn = nn.Sequential(
             build_norm_layer(norm_cfg, channels)[1], nn.Conv2d(channels, mixer_channels, 1), nn.Hardswish(),
             nn.Conv2d(mixer_channels, channels, 1))
@@ -95,8 +121,7 @@ class MetaFormerBlock(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=1)
-        y = torch.cat((self.parc_1_w(self.parc_1_h(self.pre_norm_1(first))),
-                       self.parc_2_h(self.parc_2_w(self.pre_norm_2(second)))), dim=1)
+        y = torch.cat((self.branch_hw(first), self.branch_wh(second)), dim=1)
         x = x + self.drop_path(y)
         return x + self.drop_path(self.ca(self.ffn(x)))
 
