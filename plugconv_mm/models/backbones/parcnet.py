@@ -69,7 +69,15 @@ class ChannelGate(nn.Module):
             nn.Conv2d(width, channels, 1, bias=False), build_norm_layer(norm_cfg, channels)[1], nn.Hardsigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc(x.mean((2, 3), keepdim=True))
+        gate = x.mean((2, 3), keepdim=True)
+        for layer in self.fc:
+            if isinstance(layer, nn.BatchNorm2d) and layer.training and len(x) == 1:
+                # One image leaves one value per channel, which has no variance: fall back on the running statistics.
+                gate = F.batch_norm(gate, layer.running_mean, layer.running_var, layer.weight, layer.bias,
+                                    eps=layer.eps)
+            else:
+                gate = layer(gate)
+        return x * gate
 
 
 class AddEmbedding(nn.Module):
