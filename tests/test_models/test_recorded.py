@@ -2,7 +2,7 @@
 import pytest
 import recorded
 
-FAMILIES = ('parc_resnet', 'horfpn')
+FAMILIES = ('hornet', 'horfpn', 'horuper', 'parc_convnext', 'parc_mobilenetv2', 'parc_resnet', 'parcnet', 'transcnn')
 
 
 @pytest.mark.parametrize('name', [name for family in FAMILIES for name in recorded.names(family)])

@@ -8,6 +8,7 @@ convolution; everything else is a ConvNeXt.
 """
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn.bricks import DropPath
@@ -104,7 +105,7 @@ class ParCConvNeXt(Backbone):
         super().__init__(
             len(depths), out_indices, frozen_stages, norm_eval, init_cfg
             or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
         for i, depth in enumerate(depths):

@@ -8,6 +8,7 @@ depthwise convolution; everything else is a MobileNetV2, with the parameters' na
 """
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
@@ -160,7 +161,7 @@ class ParCMobileNetV2(Backbone):
             dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)
         ])
         norm_cfg = norm_cfg or dict(type='BN')
-        rates = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        rates = np.linspace(0, drop_path_rate, sum(self.depths)).tolist()
         channels = make_divisible(32 * widen_factor)
         self.features = nn.Sequential(ConvNormAct(in_channels, channels, 3, norm_cfg, stride=2))
         for ratio, width, depth, stride, parc, meta_size in zip(

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from math import gcd
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint as cp
@@ -219,7 +220,7 @@ class ParCNet(Backbone):
             dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)
         ])
         norm_cfg = norm_cfg or dict(type='BN')
-        rates = torch.linspace(0, drop_path_rate, 7 + sum(arch['depths'])).tolist()
+        rates = np.linspace(0, drop_path_rate, 7 + sum(arch['depths'])).tolist()
 
         def inverted_residual(in_channels: int, out_channels: int, stride: int) -> InvertedResidual:
             return InvertedResidual(in_channels, out_channels, stride, rates.pop(0), norm_cfg, with_cp)

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2106.03180.
 """
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
@@ -136,7 +137,7 @@ class TransCNN(Backbone):
         self.patch_embed = nn.Sequential(
             nn.Conv2d(in_channels, 16, 3, stride=2, padding=1), build_norm_layer(norm_cfg, 16)[1],
             nn.SiLU(inplace=True), nn.Conv2d(16, channels[0], 3, stride=2, padding=1))
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
         self.blocks = nn.ModuleList()
         for i, depth in enumerate(depths):
             if i:
