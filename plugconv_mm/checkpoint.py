@@ -56,6 +56,8 @@ _GNCONV = r'(proj_in\.(weight|bias)|pws\.\d+\.(weight|bias)|proj_out\.(weight|bi
 _GCC = ((r'(\.parc_[hw])\.pe$', r'\1.position_embedding'), (r'(\.parc_[hw])\.gcc_conv\.', r'\1.'))
 _PARC_SHAPES = ((r'\.parc_h\.(weight|position_embedding)$', (None, None, None, 1)),
                 (r'\.parc_w\.(weight|position_embedding)$', (None, None, 1, None)))
+_KW_ATTENTION = rf'(fc[123]\.(weight|bias)|norm1\.{_NORM}|basis_bias)'
+_KW_SHAPES = ((r'^warehouse_manager\.weights\.', (None, None, None, 1, 1)), )
 
 FAMILIES = (
     Family(
@@ -127,6 +129,42 @@ FAMILIES = (
                  (None, None, None, 1)),
                 (r'\.branch_(wh\.first|hw\.second)\.(parc\.weight|(pe\.)?position_embedding|weight)$',
                  (None, None, 1, None))),
+    ),
+    Family(
+        'SLaK',
+        signature=r'^stages\.\d+\.\d+\.large_kernel\.',
+        known=(r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
+               r'|stages\.[0-3]\.\d+\.(gamma|(norm|pwconv[12])\.(weight|bias))'
+               rf'|stages\.[0-3]\.\d+\.large_kernel\.(vertical|horizontal|small_conv)\.(conv\.weight|bn\.{_NORM})'
+               r'|stages\.[0-3]\.\d+\.large_kernel\.(vertical|horizontal)\.(weight|bias)'),
+        # Older checkpoints say LoRA, newer ones Decom.
+        renames=((r'\.(LoRA|Decom)1\.', '.vertical.'), (r'\.(LoRA|Decom)2\.', '.horizontal.')),
+        dropped=r'(norm|head)\..*',  # the norm between pooling and the classifier
+    ),
+    Family(
+        'KW-ResNet',
+        signature=r'^layer\d+\.\d+\.conv\d\.attention\.',
+        known=(rf'warehouse_manager\.weights\.\d+|(conv1|bn1)\.{_NORM}'
+               rf'|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01])\.{_NORM}'
+               rf'|layer[1-4]\.\d+\.(conv[123]|downsample\.0)\.attention\.{_KW_ATTENTION}'),
+        shapes=_KW_SHAPES,
+    ),
+    Family(
+        'KW-MobileNetV2',
+        signature=r'^features\.\d+\.(conv\.)?\d+(\.\d+)?\.attention\.',
+        known=(rf'warehouse_manager\.weights\.\d+|features\.\d+\.(conv\.)?\d+(\.\d+)?\.{_NORM}'
+               rf'|features\.\d+\.(conv\.)?\d+(\.\d+)?\.attention\.{_KW_ATTENTION}'),
+        shapes=_KW_SHAPES,
+    ),
+    Family(
+        'KW-ConvNeXt',
+        signature=r'^(stages|downsample_layers)\.\d+\.\d+\..*attention\.',
+        known=(r'warehouse_manager\.weights\.\d+|downsample_layers\.[0-3]\.[01]\.(weight|bias)'
+               r'|norm[0-3]\.(weight|bias)|stages\.[0-3]\.\d+\.(gamma|norm\.(weight|bias)|(dw|pw)conv[12]?\.bias)'
+               rf'|(downsample_layers\.[0-3]\.[01]|stages\.[0-3]\.\d+\.(dwconv|pwconv[12]))\.attention\.'
+               rf'{_KW_ATTENTION}'),
+        dropped=r'(norm|head)\..*',
+        shapes=_KW_SHAPES,
     ),
     Family(
         'TransCNN',
