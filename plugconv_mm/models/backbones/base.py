@@ -1,9 +1,8 @@
-"""What backbones share: frozen stages, frozen batch norms, checked arguments, folded norms."""
+"""What backbones share: frozen stages, frozen batch norms, checked arguments."""
 from collections.abc import Sequence
 
-from mmcv.cnn.bricks.conv_module import efficient_conv_bn_eval_forward
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -66,10 +65,3 @@ def look_up_arch(arch: str | dict, known: dict[str, dict]) -> dict:
         raise ValueError(f'a dict as arch has the keys {", ".join(sorted(keys))}; missing: '
                          f'{sorted(keys - set(arch))}, unknown: {sorted(set(arch) - keys)}')
     return arch
-
-
-def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(conv(x)), as one convolution where the norm is a batch norm in eval mode: a pass less over the output."""
-    if isinstance(norm, _BatchNorm) and not norm.training and norm.track_running_stats:
-        return efficient_conv_bn_eval_forward(norm, conv, x)
-    return norm(conv(x))

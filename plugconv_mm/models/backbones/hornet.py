@@ -34,10 +34,11 @@ class Block(nn.Module):
         self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.gamma1[:, None, None] * self.gnconv(self.norm1(x)))
+        y = self.gnconv(self.norm1(x))
+        x = torch.addcmul(x, self.gamma1[:, None, None], self.drop_path(y))
         y = self.norm2(x.permute(0, 2, 3, 1))
-        y = self.gamma2 * self.pwconv2(self.act(self.pwconv1(y)))
-        return x + self.drop_path(y.permute(0, 3, 1, 2))
+        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
+        return torch.addcmul(x, self.gamma2[:, None, None], self.drop_path(y))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:

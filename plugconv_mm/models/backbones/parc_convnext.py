@@ -39,8 +39,8 @@ class Block(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
-        y = self.gamma * self.pwconv2(self.act(self.pwconv1(y)))
-        return x + self.drop_path(y.permute(0, 3, 1, 2))
+        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
+        return torch.addcmul(x, self.gamma[:, None, None], self.drop_path(y))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:

@@ -9,14 +9,14 @@ depthwise convolution; everything else is a MobileNetV2, with the parameters' na
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone, conv_norm
+from plugconv_mm.models.backbones.base import Backbone
 from plugconv_mm.ops import ParCHW2d
+from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
@@ -30,7 +30,7 @@ class ConvNormAct(nn.Sequential):
             build_norm_layer(norm_cfg, out_channels)[1], nn.ReLU6(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self[2](conv_norm(self[0], self[1], x))
+        return self[2](conv_bn(self[0], self[1], x))
 
 
 class InvertedResidual(nn.Module):
@@ -55,7 +55,7 @@ class InvertedResidual(nn.Module):
         y = x
         for conv in convs:
             y = conv(y)
-        y = conv_norm(project, norm, y)
+        y = conv_bn(project, norm, y)
         return x + self.drop_path(y) if self.residual else y
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class ParCInvertedResidual(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn(self.parc(self.pw_expand(x))))
-        return x + self.drop_path(conv_norm(*self.pw_linear, y))
+        return x + self.drop_path(conv_bn(*self.pw_linear, y))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:

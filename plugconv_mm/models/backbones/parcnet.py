@@ -15,8 +15,9 @@ from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone, conv_norm, look_up_arch
+from plugconv_mm.models.backbones.base import Backbone, look_up_arch
 from plugconv_mm.ops import ParC2d
+from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
@@ -32,7 +33,7 @@ class ConvNormAct(nn.Module):
         self.act = nn.SiLU(inplace=True) if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(conv_norm(self.conv, self.norm, x))
+        return self.act(conv_bn(self.conv, self.norm, x))
 
 
 class InvertedResidual(nn.Module):

@@ -12,8 +12,9 @@ from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone, conv_norm, look_up_arch
+from plugconv_mm.models.backbones.base import Backbone, look_up_arch
 from plugconv_mm.ops import HMHSA
+from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
@@ -33,7 +34,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm, *act in (self.conv1, self.conv2, self.conv3):
-            x = conv_norm(conv, norm, x)
+            x = conv_bn(conv, norm, x)
             if act:
                 x = act[0](x)
         return x
@@ -73,7 +74,7 @@ class Downsample(nn.Module):
         self.act = nn.SiLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(conv_norm(self.conv, self.norm1, x) + conv_norm(self.residual, self.norm2, self.pool(x)))
+        return self.act(conv_bn(self.conv, self.norm1, x) + conv_bn(self.residual, self.norm2, self.pool(x)))
 
 
 @MODELS.register_module()
