@@ -16,9 +16,9 @@ from torch.nn.modules.utils import _pair
 
 @dataclass
 class _Group:
-    """The kernels (out, in / groups, *extent) that share a warehouse."""
+    """The kernels (out, in / groups, height, width) that share a warehouse."""
     name: str
-    shapes: list[tuple[int, ...]]
+    shapes: list[tuple[int, int, int, int]]
 
 
 class KernelWarehouse(nn.Module):
@@ -108,7 +108,7 @@ class KernelWarehouse(nn.Module):
             raise ValueError(f'the temperature goes from 1 to 0, got {temperature}')
         self.temperature = float(temperature)
 
-    def reserve(self, name: str, shape: tuple[int, ...]) -> int:
+    def reserve(self, name: str, shape: tuple[int, int, int, int]) -> int:
         """Enter the kernel of a layer; returns the index of its group. The layers call this."""
         if len(self.weights):
             raise RuntimeError(f'the warehouse was allocated before layer {name!r} was made; make all layers first')
@@ -117,10 +117,6 @@ class KernelWarehouse(nn.Module):
         if name not in self.names:
             self._groups.append(_Group(name, []))
         index = self.names.index(name)
-        first = self._groups[index].shapes[0] if self._groups[index].shapes else shape
-        if len(first) != len(shape):
-            raise ValueError(f'convolutions and linear layers cannot share a warehouse: group {name!r} has kernels '
-                             f'{first} and {shape}')
         self._groups[index].shapes.append(shape)
         return index
 
@@ -161,8 +157,7 @@ class KernelWarehouse(nn.Module):
                     raise ValueError(f'cells of {c_out} by {c_in} channels do not tile a kernel {shape} of group '
                                      f'{group.name!r}: choose other cell_outplane_ratio and cell_inplane_ratio')
             total = sum(math.prod(s) // (c_out * c_in) for s in group.shapes)
-            extent = [1] * (len(group.shapes[0]) - 2)
-            self.weights.append(nn.Parameter(torch.empty(max(int(total * ratio), 1), c_out, c_in, *extent)))
+            self.weights.append(nn.Parameter(torch.empty(max(int(total * ratio), 1), c_out, c_in, 1, 1)))
         starts = [0] * len(self._groups)
         for layer in layers:
             i = layer.warehouse_index
@@ -240,7 +235,7 @@ class KWAttention(nn.Module):
             before, after = self.fc3(others).split(
                 [self.own_start, self.fc3.out_features - self.own_start], dim=2)
             z = torch.cat([before, own, after, dropped], dim=2) + self.basis_bias.view(self.num_mixtures, -1)
-        z = z.float()
+        z = z.to(torch.promote_types(z.dtype, torch.float32))  # a sum of hundreds is no task for half precision
         z = z / (z.abs().sum(2, keepdim=True) + 1e-3)
         if temperature:
             beta = F.one_hot(self.initial_cell, self.num_cells + 1)
@@ -251,7 +246,7 @@ class KWAttention(nn.Module):
 class _KWLayer(nn.Module):
     """A layer whose kernel is mixed, for each sample, from the cells of a warehouse."""
 
-    def _join(self, warehouse: KernelWarehouse | None, name: str, shape: tuple[int, ...], in_channels: int) -> None:
+    def _join(self, warehouse: KernelWarehouse | None, name: str, shape: tuple[int, int, int, int], in_channels: int) -> None:
         self.own_warehouse = KernelWarehouse() if warehouse is None else None
         # In a list, so that a shared warehouse is not registered once for each layer.
         self._warehouse = [warehouse or self.own_warehouse]
@@ -279,7 +274,7 @@ class _KWLayer(nn.Module):
         return self.attention.next_start
 
     def kernels(self, pooled: Tensor) -> Tensor:
-        """The kernels (N, out, *extent, in / groups) of N samples, channels last, from their pooled features (N, C).
+        """The kernels (N, out, height, width, in / groups) of N samples, channels last, from their pooled features (N, C).
 
         Raises:
             RuntimeError: If the warehouse was not allocated.
@@ -291,10 +286,10 @@ class _KWLayer(nn.Module):
         alpha = self.attention(pooled, self.warehouse.temperature).to(cells.dtype)
         mixed = alpha @ cells.flatten(1)  # (N, mixtures, c_out · c_in)
         c_out, c_in = cells.shape[1:3]
-        out, inner, *extent = self.kernel_shape
+        out, inner, height, width = self.kernel_shape
         # The cells of a kernel come in the order (position, output block, input block).
         mixed = mixed.view(len(alpha), -1, out // c_out, inner // c_in, c_out, c_in).permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(len(alpha), out, *extent, inner)
+        return mixed.reshape(len(alpha), out, height, width, inner)
 
 
 class KWConv2d(_KWLayer):
@@ -383,7 +378,8 @@ class KWLinear(_KWLayer):
     """A dynamic linear layer of a :class:`KernelWarehouse`; see :class:`KWConv2d`.
 
     Shapes: (N, ..., in_features) -> (N, ..., out_features). The attention sees the mean over all axes but the first
-    and the last, so that there is one weight for each of the N samples.
+    and the last, so that there is one weight for each of the N samples. It may share a warehouse with convolutions,
+    among which it counts as 1×1.
 
     Paper: KernelWarehouse, https://arxiv.org/abs/2406.07879.
 
@@ -410,14 +406,16 @@ class KWLinear(_KWLayer):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-        self._join(warehouse, name, (out_features, in_features, 1), in_features)
+        self._join(warehouse, name, (out_features, in_features, 1, 1), in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[-1] != self.in_features:
             raise ValueError(f'expected (N, ..., {self.in_features}), got {tuple(x.shape)}')
-        tokens = x.reshape(len(x), -1, self.in_features)
-        weight = self.kernels(tokens.mean(1)).squeeze(2)
-        y = (tokens @ weight.transpose(1, 2)).view(*x.shape[:-1], self.out_features)
+        axes = tuple(range(1, x.dim() - 1))
+        weight = self.kernels(x.mean(axes) if axes else x)[:, :, 0, 0]
+        if len(x) == 1:
+            return F.linear(x, weight[0], self.bias)
+        y = (x.reshape(len(x), -1, self.in_features) @ weight.transpose(1, 2)).view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:

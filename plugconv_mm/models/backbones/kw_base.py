@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from plugconv_mm.models.backbones.base import Backbone
-from plugconv_mm.ops import KernelWarehouse, KWConv2d
+from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear
 
 
 class KWBackbone(Backbone):
@@ -24,7 +24,8 @@ class KWBackbone(Backbone):
         # Cells are frozen where no layer that trains draws from them.
         frozen = {m for stage in range(self.frozen_stages + 1) for module in self.stage_modules(stage)
                   for m in module.modules()}
-        training = {m.warehouse_index for m in self.modules() if isinstance(m, KWConv2d) and m not in frozen}
+        training = {m.warehouse_index for m in self.modules()
+                    if isinstance(m, (KWConv2d, KWLinear)) and m not in frozen}
         if frozen:
             for i, cells in enumerate(self.warehouse_manager.weights):
                 if i not in training:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.base import look_up_arch
 from plugconv_mm.models.backbones.kw_base import KWBackbone
-from plugconv_mm.ops import KernelWarehouse, KWConv2d, LayerNorm2d
+from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
 from plugconv_mm.registry import MODELS
 
 
@@ -25,16 +25,17 @@ class Block(nn.Module):
         self.dwconv = KWConv2d(channels, channels, 7, padding=3, groups=channels, warehouse=warehouse,
                                name=f'{name}_dwconv0')
         self.norm = LayerNorm2d(channels)
-        self.pwconv1 = KWConv2d(channels, 4 * channels, 1, warehouse=warehouse, name=f'{name}_pwconv1')
+        self.pwconv1 = KWLinear(channels, 4 * channels, warehouse=warehouse, name=f'{name}_pwconv1')
         self.act = nn.GELU()
-        self.pwconv2 = KWConv2d(4 * channels, channels, 1, warehouse=warehouse, name=f'{name}_pwconv2')
+        self.pwconv2 = KWLinear(4 * channels, channels, warehouse=warehouse, name=f'{name}_pwconv2')
         self.gamma = nn.Parameter(torch.full((1, channels, 1, 1), layer_scale_init))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.act(self.pwconv1(self.norm(self.dwconv(x))))
-        return x + self.drop_path(self.pwconv2(y, scale=self.gamma.flatten()))
+        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
+        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
+        return x + self.drop_path(self.gamma * y)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:
