@@ -246,7 +246,8 @@ class KWAttention(nn.Module):
 class _KWLayer(nn.Module):
     """A layer whose kernel is mixed, for each sample, from the cells of a warehouse."""
 
-    def _join(self, warehouse: KernelWarehouse | None, name: str, shape: tuple[int, int, int, int], in_channels: int) -> None:
+    def _join(self, warehouse: KernelWarehouse | None, name: str, shape: tuple[int, int, int, int],
+              in_channels: int) -> None:
         self.own_warehouse = KernelWarehouse() if warehouse is None else None
         # In a list, so that a shared warehouse is not registered once for each layer.
         self._warehouse = [warehouse or self.own_warehouse]
@@ -274,7 +275,7 @@ class _KWLayer(nn.Module):
         return self.attention.next_start
 
     def kernels(self, pooled: Tensor) -> Tensor:
-        """The kernels (N, out, height, width, in / groups) of N samples, channels last, from their pooled features (N, C).
+        """The kernels (N, out, height, width, in / groups) of N samples from their pooled features (N, C).
 
         Raises:
             RuntimeError: If the warehouse was not allocated.
