@@ -18,6 +18,6 @@ loading.install()
 
 
 def __getattr__(name):
-    if name in ('models', 'ops', 'registry'):
+    if name in ('checkpoint', 'models', 'ops', 'registry'):
         return importlib.import_module(f'{__name__}.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

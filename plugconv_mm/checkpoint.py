@@ -415,7 +415,7 @@ def read_checkpoint(path: str | os.PathLike, map_location='cpu') -> dict:
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except ImportError as error:
         raise ImportError(f'{path} needs the safetensors package: pip install safetensors') from error
-    except (MemoryError, OSError):
+    except (MemoryError, PermissionError):
         raise
     except Exception as error:  # zip, pickle and safetensors readers raise many types for a bad file
         raise _explain_unreadable(path, error) from error
@@ -457,9 +457,14 @@ def write_checkpoint(checkpoint: Mapping, path: str | os.PathLike) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(part)
+        # torch.save answers a full disk with a RuntimeError about its zip file, in the handling of the OSError.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError):
+            reason = f'{cause.strerror}; {name} was not written, what was there stays'
+            raise OSError(cause.errno, reason, path) from error
         raise
 
 

@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -37,20 +36,18 @@ ORIGINAL_PACKAGES = ('mmcv', 'mmcv_full', 'mmcv_lite', 'mmengine', 'mmdet', 'mms
 # consequences (no version found) come after their causes (no network).
 FAILURES = (
     (r'No space left on device|Errno 28\b|Disk quota exceeded', 'the disk is full.',
-     'free about 8 GB for {venv}, or name another folder with VENV=…; pip also needs 3 GB in {tmp} (TMPDIR=… moves it)'
-     ' and in its cache ("pip cache purge" empties it).'),
+     'free about 8 GB for {venv}, or name another folder with VENV=…; "{python} -m pip cache purge" empties pip\'s '
+     'cache, which may hold 3 GB.'),
     (r'ensurepip is not available|No module named \'?(venv|ensurepip)', 'this Python comes without its venv module.',
      'install it (on Debian and Ubuntu "apt install python{version}-venv"), or name another Python with PYTHON=….'),
     (r'Permission denied|Errno 13\b|Read-only file system|Errno 30\b', 'a file or folder may not be written.',
-     'see that {venv} and {tmp} belong to you and are writable, or name another folder with VENV=….'),
+     'see that {venv} belongs to you and is writable, or name another folder with VENV=….'),
     (r'DO NOT MATCH THE HASHES|BadZipFile|Wheel .* is invalid', 'a download arrived damaged.',
      'run "{python} -m pip cache purge", then the same command again.'),
     (r'Python\.h: No such file', 'the C headers of Python are missing.',
      'install them (on Debian and Ubuntu "apt install python{version}-dev").'),
     (r'MemoryError|Cannot allocate memory|Killed signal terminated program', 'the memory ran out.',
      'close other programs, or compile with fewer jobs at a time (MAX_JOBS=1), and run the same command again.'),
-    (r'ResolutionImpossible|conflicting dependencies', 'the packages asked for do not fit together.',
-     'take requirements/ as it is in the repository ("git status requirements" shows changes).'),
     (r'CERTIFICATE_VERIFY_FAILED|SSLError', 'the certificate of the package registry was not accepted.',
      "behind a company proxy, point PIP_CERT at your organisation's certificate file; also check the clock."),
     (r'ProxyError|Tunnel connection failed|Proxy Authentication', 'the proxy refused the connection.',
@@ -60,6 +57,9 @@ FAILURES = (
      r'ConnectTimeoutError|ReadTimeoutError|[Rr]ead timed out|IncompleteRead',
      'the package registry cannot be reached.',
      'check the network (and HTTPS_PROXY or PIP_INDEX_URL if you use them), then run the same command again.'),
+    (r'ResolutionImpossible|conflicting dependencies', 'the packages asked for do not fit together.',
+     'take requirements/ as it is in the repository ("git status requirements" shows changes); if PIP_INDEX_URL names '
+     'a mirror, see that it has the pinned versions.'),
     (r'No matching distribution found for (?P<what>\S+)|'
      r'Could not find a version that satisfies the requirement (?P<what2>\S+)',
      'the package registry offers no {what} for Python {version} on this platform.',
@@ -98,7 +98,7 @@ def explain(output, returncode, **names):
 
 def activity(output):
     """Returns what a running command is at, from its output so far: ninja's count or pip's last word."""
-    counts = re.findall(r'^\[(\d+)/(\d+)\]', output, re.MULTILINE)
+    counts = re.findall(r'^ *\[(\d+)/(\d+)\]', output, re.MULTILINE)
     if counts:
         return 'compiled {} of {} files'.format(*counts[-1])
     words = re.findall(r'^ *(Collecting|Downloading|Processing|Building wheel for|Installing) ([^\s(]+)', output,
@@ -165,6 +165,8 @@ class Environment:
         self.python = self.venv / 'bin' / 'python'
         self.state = self.venv / '.setup'
         self.log = self.state / 'setup.log'
+        # Beside the environment: /tmp is small on many machines, and here what a killed pip left is found again.
+        self.temporary = self.state / 'tmp'
         self.version = '{}.{}'.format(*sys.version_info[:2])
         self.site_packages = self.venv / 'lib' / f'python{self.version}' / 'site-packages'
         self.lock = None
@@ -234,6 +236,7 @@ class Environment:
         """The environment variables for commands: as they are, without what points outside, pinned also in builds."""
         variables = {key: value for key, value in os.environ.items() if key not in FOREIGN_VARIABLES}
         variables.update(PIP_CONSTRAINT=str(CONSTRAINTS), PIP_BUILD_CONSTRAINT=str(CONSTRAINTS), PYTHONNOUSERSITE='1',
+                         TMPDIR=str(self.temporary),
                          PATH=f'{self.venv / "bin"}{os.pathsep}{os.environ.get("PATH", os.defpath)}', **extra)
         return variables
 
@@ -284,7 +287,7 @@ class Environment:
             output = self.read_log(start)
             print('\n'.join('    | ' + line for line in output.splitlines()[-15:]), flush=True)
             raise SetupError(*explain(output, process.returncode, venv=self.venv, python=self.python,
-                                      version=self.version, tmp=tempfile.gettempdir()))
+                                      version=self.version))
 
     def heartbeat(self, seconds, doing):
         line = f'      {duration(seconds)}' + (f', {doing}' if doing else '')
@@ -328,6 +331,8 @@ class Environment:
             print(f'[{number}/{len(steps)}] {step.title} ({step.about})', flush=True)
             self.stamp(step.name).unlink(missing_ok=True)
             began = time.monotonic()
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            self.temporary.mkdir()
             try:
                 if self.ours:
                     discard_half_installed(self.site_packages)
@@ -336,6 +341,7 @@ class Environment:
                 raise SetupError(f'step {number} of {len(steps)}, {step.title}, failed: {error}',
                                  f'{error.advice}\nThe steps before it are kept. The full output is in '
                                  f'{self.log}') from error
+            shutil.rmtree(self.temporary, ignore_errors=True)
             self.mark_done(step, value)
             print(f'      done in {duration(time.monotonic() - began)}', flush=True)
         return ran
@@ -391,13 +397,13 @@ class Environment:
         requirements = [REQUIREMENTS / f'{name}.txt' for name in ('build', 'runtime', 'onedl', 'demo', 'tests')]
         return (
             Step('venv', f'virtual environment in {self.venv}', 'about 10 s', (requirements[0], ), self.make_venv),
-            Step('torch', f'{torch}, {torchvision}', 'about 1.5 min, 3 GB', (CONSTRAINTS, requirements[1]),
+            Step('torch', f'{torch}, {torchvision}', 'about 1 min, 3 GB', (CONSTRAINTS, requirements[1]),
                  self.install_torch),
             Step('stack', 'mmengine, mmcv, mmdet, mmseg, mmpretrain, tools', 'about 1 min', tuple(requirements[2:]),
                  self.install_stack),
             Step('opencv', 'OpenCV without window system', 'about 5 s', (), self.install_opencv),
-            Step('package', 'plugconv_mm, and a first import of everything', 'about 20 s',
-                 (str(ROOT), ROOT / 'setup.py', ROOT / 'pyproject.toml', ROOT / 'plugconv_mm' / 'version.py'),
+            Step('package', 'plugconv_mm, and a first import of everything', 'about 30 s',
+                 (str(ROOT), ROOT / 'setup.py', ROOT / 'plugconv_mm' / 'version.py'),
                  self.install_package),
         )
 
@@ -453,7 +459,7 @@ def main():
         return 1
     except OSError as error:
         reason, advice = explain(str(error), 1, venv=environment.venv, python=environment.python,
-                                 version=environment.version, tmp=tempfile.gettempdir())
+                                 version=environment.version)
         print(f'{error}: {reason}\nWhat to try: {advice}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -68,6 +68,8 @@ def set_tta(cfg, scope):
     if scope == 'mmdet' and 'segm' in cfg.test_evaluator.get('metric', ''):
         warnings.warn('mmdet merges the boxes of test-time augmentation, not the masks: box AP only', stacklevel=2)
         cfg.test_evaluator.metric = 'bbox'
+        if 'mask_head' in cfg.model.get('roi_head', {}):
+            cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 

@@ -11,6 +11,8 @@ import os
 import sys
 from importlib.abc import Loader, MetaPathFinder
 
+from plugconv_mm.compat.packages import install_help, mmcv_build_help
+
 ENVIRONMENT_VARIABLE = 'PLUGCONV_MMCV_OPS'
 CHOICES = ('auto', 'torchvision', 'mmcv')
 _NAME = 'mmcv._ext'
@@ -53,11 +55,10 @@ class _OperatorsLoader(Loader):
                 _log("mmcv operators: mmcv's compiled ones.")
                 return module
         if asked == 'mmcv':
-            from .mmcv_ext import BUILD_HELP
             raise RuntimeError(f"{ENVIRONMENT_VARIABLE}=mmcv asks for mmcv's compiled operators, but {reason}. "
-                               f'{BUILD_HELP} Or unset {ENVIRONMENT_VARIABLE} for torchvision to stand in.')
+                               f'{mmcv_build_help()} Or unset {ENVIRONMENT_VARIABLE} for torchvision to stand in.')
         try:
-            from . import mmcv_ext
+            from plugconv_mm.compat import mmcv_ext
         except Exception as error:
             raise ImportError(f"mmcv's compiled operators cannot be used ({reason}), and torchvision, which would "
                               f'stand in for them, does not import: {error}. Install the torchvision that belongs to '
@@ -102,4 +103,6 @@ def install() -> None:
         raise RuntimeError(f"{ENVIRONMENT_VARIABLE}=torchvision, but mmcv's compiled operators are loaded already: "
                            f'import plugconv_mm before mmcv.ops, mmdet or mmseg.')
     if asked == 'mmcv':
+        if importlib.util.find_spec('mmcv') is None:
+            raise RuntimeError(f'{ENVIRONMENT_VARIABLE}=mmcv, but mmcv is not installed. {install_help("mmcv")}')
         importlib.import_module(_NAME)

@@ -19,10 +19,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-BUILD_HELP = (
-    'To have every operator of mmcv, build them: `make mmcv` in a clone of PlugConv-MM, or, in the environment that '
-    "holds torch, `pip install 'setuptools>=80,<82' wheel ninja psutil` and then `MMCV_WITH_OPS=1 pip install "
-    '--no-cache-dir --no-build-isolation --force-reinstall --no-deps onedl-mmcv==2.3.6`.')
+from plugconv_mm.compat.packages import mmcv_build_help
 
 
 class OperatorNotBridgedError(NotImplementedError):
@@ -31,7 +28,7 @@ class OperatorNotBridgedError(NotImplementedError):
     def __init__(self, operator: str, detail: str = ''):
         super().__init__(f"mmcv's compiled operator '{operator}' is not available: mmcv's compiled operators are "
                          f'absent here, and PlugConv-MM replaces only those that detection needs'
-                         f'{detail and f" ({detail})"}. {BUILD_HELP}')
+                         f'{detail and f" ({detail})"}. {mmcv_build_help()}')
 
 
 def __getattr__(name: str):
@@ -332,13 +329,13 @@ def _focal_terms(input: Tensor, target: Tensor, weight: Tensor, alpha: float):
     dtype = _compute_dtype('sigmoid_focal_loss', input=input)
     classes = input.size(1)
     positive = target[:, None] == torch.arange(classes, device=input.device)
-    factor = torch.where(positive, alpha, 1 - alpha).to(dtype)
+    logit = input.to(dtype)
+    factor = torch.full_like(logit, 1 - alpha).masked_fill(positive, alpha)
     if weight.numel():
         _check_shape('sigmoid_focal_loss', 'weight', weight, (classes, ))
         # A row that belongs to no class (background) has no entry in weight and counts once.
         labelled = (target >= 0) & (target < classes)
         factor = factor * weight.to(dtype)[target.clamp(0, classes - 1)].where(labelled, 1)[:, None]
-    logit = input.to(dtype)
     return torch.where(positive, logit, -logit), positive, factor
 
 

@@ -55,6 +55,14 @@ def install_help(name: str) -> str:
             f"`pip install 'plugconv-mm[{extra}]'`.")
 
 
+def mmcv_build_help() -> str:
+    """How to put mmcv's compiled operators into the mmcv that is installed."""
+    distribution, version = next(iter(installed_versions('mmcv').items()), ('onedl-mmcv', '2.3.6'))
+    return ("To have every operator of mmcv, build them: `make mmcv` in a clone of PlugConv-MM, or, in the environment "
+            "that holds torch, `pip install 'setuptools>=80,<82' wheel ninja psutil` and then `MMCV_WITH_OPS=1 pip "
+            f'install --no-cache-dir --no-build-isolation --force-reinstall --no-deps {distribution}=={version}`.')
+
+
 def import_plug_in(module: str, what: str):
     """Import one of our modules on behalf of somebody who asked for ``what``.
 

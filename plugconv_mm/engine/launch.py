@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import RUNNERS, Registry
 from mmengine.runner import Runner
+from mmengine.utils import is_installed
 
 from plugconv_mm.datasets import DataError, check_digits
 from plugconv_mm.engine.hooks import NonFiniteError
@@ -38,7 +40,7 @@ def make_parser(description):
     """The options that training and testing have in common."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
-    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/ and the name of the config)')
+    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=_KeyValues, metavar='KEY=VALUE',
                         help='override settings of the config, e.g. train_dataloader.batch_size=4 or key="[a,b]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
@@ -58,6 +60,8 @@ def load_config(args):
         near = difflib.get_close_matches(Path(args.config).name, [p.name for p in Path('configs').rglob('*.py')], n=2)
         hint = f' Did you mean {" or ".join(near)}?' if near else ''
         raise ConfigError(f'there is no config {args.config}.{hint}')
+    if not is_installed(MODULE2PACKAGE['mmseg']):
+        MODULE2PACKAGE['mmseg'] = 'mmseg'  # the continuation of mmsegmentation has another name; 'mmseg::' finds it so
     try:
         cfg = Config.fromfile(args.config)
     except Exception as error:  # a config is code of the user's: whatever goes wrong in it is theirs to mend
@@ -83,7 +87,7 @@ def load_config(args):
 def _distribute_on_cpu(cfg):
     """mmengine's own start assumes a GPU a process."""
     if cfg.launcher != 'pytorch':
-        raise ConfigError(f'--launcher {cfg.launcher} needs GPUs; without them use --launcher pytorch, through torchrun')
+        raise ConfigError(f'--launcher {cfg.launcher} needs GPUs; without them use --launcher pytorch and torchrun')
     if 'RANK' not in os.environ:
         raise ConfigError('--launcher pytorch needs the environment that torchrun sets: use tools/dist_train.sh')
     torch.distributed.init_process_group('gloo')
@@ -191,25 +195,28 @@ def _explain_unknown(name, scope, kind, registry):
     root = registry
     while root.parent is not None:
         root = root.parent
-    known = dict(_names(root))
-    bare = name.rpartition('.')[2]
-    message = f'the config names {name}, which is not a {kind} that {scope} knows.'
-    near = difflib.get_close_matches(bare, {full.rpartition('.')[2] for full in known}, n=3, cutoff=0.7)
-    same = [full for full in known if full.rpartition('.')[2] in near[:1 if bare in near else 3]]
-    # those of the scope first, then ours: mmpretrain's and mmseg's namesakes come after
-    same.sort(key=lambda full: (not full.startswith((f'{scope}.', 'plugconv_mm.')), full))
-    if same:
-        message += f' Did you mean {" or ".join(f"type={full!r}" for full in same[:4])}?'
-    if any(full.startswith('plugconv_mm.') for full in same) or name.startswith('plugconv_mm.'):
+    named, _, bare = name.rpartition('.')
+    known = {}  # the full names, by bare name; the scope's own first, then ours
+    for full in sorted(_names(root), key=lambda full: (not full.startswith(f'{scope}.'),
+                                                       not full.startswith('plugconv_mm.'), full)):
+        if not named or full.startswith(f'{named}.'):
+            known.setdefault(full.rpartition('.')[2], full)
+    near = [bare] if bare in known else difflib.get_close_matches(bare, known, n=3, cutoff=0.7)
+    suggested = [known[match] for match in near]
+    message = f'the config names {name}, which is not a {kind} that {named or scope} knows.'
+    if suggested:
+        message += f' Did you mean {" or ".join(f"type={full!r}" for full in suggested)}?'
+    if (suggested or [name])[0].startswith('plugconv_mm.'):
         message += "\nThe config also needs: custom_imports = dict(imports=['plugconv_mm'])"
-    elif not same:
-        message += " If it is your own, the config needs: custom_imports = dict(imports=['the.module.that.registers.it'])"
+    elif not suggested:
+        message += " If it is your own, the config needs: custom_imports = dict(imports=['its.module'])"
     return message
 
 
 def _names(registry: Registry):
+    """What this registry and those below it know, as 'scope.Name'."""
     registry.import_from_location()
     for name in registry.module_dict:
-        yield f'{registry.scope}.{name}', registry
+        yield f'{registry.scope}.{name}'
     for child in registry.children.values():
         yield from _names(child)

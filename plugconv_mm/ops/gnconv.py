@@ -119,7 +119,7 @@ class GnConv2d(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels C of the output and of the recursion, by default those of the input. 2^(order-1)
-            must divide them.
+            must divide them, 2^order with 'gf'.
         kernel_size: Taken and not used: the filter is 7x7 or global.
         stride: 1.
         padding: The padding that keeps the map's size at ``kernel_size``, or None.
@@ -164,6 +164,10 @@ class GnConv2d(nn.Module):
                 f'channels: pass a multiple of {2**(order - 1)}, or a lower order')
         if filter not in FILTERS:
             raise ValueError(f'unknown filter {filter!r}: choose one of {", ".join(map(repr, FILTERS))}')
+        if filter == 'gf' and out_channels // 2**(order - 1) % 2:
+            raise ValueError(f"filter='gf' halves the {2 * out_channels - out_channels // 2**(order - 1)} channels "
+                             f'that a gnConv of order {order} with {out_channels} channels filters, and cannot: pass '
+                             f"a multiple of {2**order} channels, a lower order, or filter='7x7'")
         kernel, stride, dilation = (v if isinstance(v, tuple) else (v, v) for v in (kernel_size, stride, dilation))
         same = tuple(d * (k - 1) / 2 for k, d in zip(kernel, dilation, strict=True))
         padding = same if padding is None else padding if isinstance(padding, tuple) else (padding, padding)

@@ -21,6 +21,7 @@ from plugconv_mm.ops.kernel_cache import KernelCache
 from plugconv_mm.ops.parc_cost import BACKENDS, Workload, cheapest_backend
 
 _HALF = (torch.float16, torch.bfloat16)
+_CHUNK_BYTES = 4 * 2**20
 
 
 def parc_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, position_embedding: Tensor | None = None,
@@ -286,27 +287,50 @@ def _as_kernel(stretched: Tensor, plan: _Plan) -> Tensor:
         return circulant.reshape(groups, width * n, width * n).to(plan.compute_dtype)
     spectrum = torch.fft.rfft(stretched.to(plan.compute_dtype)).conj()
     if width == 1:
-        return spectrum.view(-1, *((spectrum.shape[-1], 1) if plan.axis == 2 else (1, spectrum.shape[-1]))).resolve_conj()
+        return spectrum.resolve_conj()
     return spectrum.permute(2, 0, 1).reshape(-1, width, width).resolve_conj()
 
 
 def _apply(plan: _Plan, x: Tensor, kernel: Tensor, offset: Tensor | None) -> Tensor:
-    y = _correlate(plan, x.to(plan.compute_dtype), kernel).to(plan.out_dtype)
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
+    plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if (plan.backend == 'fft' and plan.group_width == 1 and not plan.channels_last and not plain
+            and x.device.type == 'cpu' and x.numel() * x.element_size() > 4 * _CHUNK_BYTES):
+        return _apply_in_chunks(plan, x, kernel, offset)
+    y = _correlate(plan, x.to(plan.compute_dtype), kernel).to(plan.out_dtype)
     if offset is None:
         return y.contiguous(memory_format=memory_format)
-    if torch.is_grad_enabled() or y.is_contiguous(memory_format=memory_format) or torch.compiler.is_compiling():
+    if plain or y.is_contiguous(memory_format=memory_format):
         return y.add_(offset).contiguous(memory_format=memory_format)
     # One pass that adds and puts the axes back in order.
     return torch.add(y, offset, out=torch.empty(y.shape, dtype=y.dtype, device=y.device, memory_format=memory_format))
 
 
+def _apply_in_chunks(plan: _Plan, x: Tensor, kernel: Tensor, offset: Tensor | None) -> Tensor:
+    """The depthwise transform of a big map, a few channels at a time: spectra stay in the processor's cache, and the
+    operating system is not asked for fresh pages for each of them."""
+    step = max(1, _CHUNK_BYTES // (x[:, 0].numel() * x.element_size()))
+    out = torch.empty(x.shape, dtype=plan.out_dtype, device=x.device)
+    for start in range(0, x.shape[1], step):
+        part = slice(start, start + step)
+        y = _correlate(plan, x[:, part].to(plan.compute_dtype), kernel[part])
+        if offset is None:
+            out[:, part] = y
+        else:
+            torch.add(y, offset[:, part], out=out[:, part])
+    return out
+
+
 def _correlate(plan: _Plan, x: Tensor, kernel: Tensor) -> Tensor:
     """The circular correlation of `x` (B, C, N, L) or (B, C, L, N) with a kernel in the backend's form."""
     if plan.backend == 'fft':
+        # The transform wants its axis last and contiguous, and copies where it is not.
+        lines = x.mT if plan.axis == 2 else x
         if torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad):
-            return _FastParC.apply(x, kernel, plan)
-        return _inverse(_mix(torch.fft.rfft(x, dim=plan.axis), kernel, plan, in_place=True), plan)
+            lines = _FastParC.apply(lines, kernel, plan)
+        else:
+            lines = torch.fft.irfft(_mix(torch.fft.rfft(lines), kernel, plan, in_place=True), n=plan.length)
+        return lines.mT if plan.axis == 2 else lines
     if plan.backend == 'spatial':
         doubled = torch.cat((x, x.narrow(plan.axis, 0, plan.length - 1)), dim=plan.axis)
         return F.conv2d(doubled, kernel, groups=plan.groups)
@@ -321,59 +345,53 @@ def _correlate(plan: _Plan, x: Tensor, kernel: Tensor) -> Tensor:
     return rows.view(batch, plan.groups, height, -1, width).transpose(2, 3).reshape(x.shape)
 
 
-def _inverse(spectrum: Tensor, plan: _Plan) -> Tensor:
-    return torch.fft.irfft(spectrum, n=plan.length, dim=plan.axis)
-
-
 def _mix(spectrum: Tensor, kernel: Tensor, plan: _Plan, in_place: bool = False) -> Tensor:
-    """Multiplies each frequency of (B, C, F, L) or (B, C, L, F) with the kernel's."""
+    """Multiplies each frequency of (B, C, L, F) with the kernel's: (C, 1, F), or (F · groups, ...)."""
     if plan.group_width == 1:
         return spectrum.mul_(kernel) if in_place else spectrum * kernel
     mixed = torch.bmm(kernel, _by_frequency(spectrum, plan))
-    mixed = mixed.view(-1, plan.groups, plan.group_width, spectrum.shape[0], spectrum.shape[5 - plan.axis])
-    return mixed.permute((3, 1, 2, 0, 4) if plan.axis == 2 else (3, 1, 2, 4, 0)).flatten(1, 2)
+    mixed = mixed.view(-1, plan.groups, plan.group_width, spectrum.shape[0], spectrum.shape[2])
+    return mixed.permute(3, 1, 2, 4, 0).flatten(1, 2)
 
 
 def _by_frequency(spectrum: Tensor, plan: _Plan) -> Tensor:
-    """(B, C, F, L) or (B, C, L, F) as a batch of matrices (F · groups, C / groups, B · L)."""
-    t = spectrum.movedim(plan.axis, 0).unflatten(2, (plan.groups, plan.group_width))
-    return t.permute(0, 2, 3, 1, 4).reshape(-1, plan.group_width, spectrum.shape[0] * t.shape[-1])
+    """(B, C, L, F) as a batch of matrices (F · groups, C / groups, B · L)."""
+    t = spectrum.unflatten(1, (plan.groups, plan.group_width)).permute(4, 1, 2, 0, 3)
+    return t.reshape(-1, plan.group_width, spectrum.shape[0] * spectrum.shape[2])
 
 
 class _FastParC(torch.autograd.Function):
-    """irfft(kernel · rfft(x)) with its gradients kept in the half spectrum.
+    """irfft(kernel · rfft(lines)) with its gradients kept in the half spectrum.
 
     Autograd's own backward of rfft and irfft goes through full-length complex transforms.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, kernel: Tensor, plan: _Plan) -> Tensor:
-        spectrum = torch.fft.rfft(x, dim=plan.axis)
+    def forward(ctx, lines: Tensor, kernel: Tensor, plan: _Plan) -> Tensor:
+        spectrum = torch.fft.rfft(lines)
         ctx.plan = plan
         ctx.save_for_backward(kernel, spectrum if ctx.needs_input_grad[1] else None)
-        return _inverse(_mix(spectrum, kernel, plan, in_place=not ctx.needs_input_grad[1]), plan)
+        return torch.fft.irfft(_mix(spectrum, kernel, plan, in_place=not ctx.needs_input_grad[1]), n=plan.length)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         plan, (kernel, spectrum) = ctx.plan, ctx.saved_tensors
-        grad = torch.fft.rfft(grad, dim=plan.axis)
-        grad_x = grad_kernel = None
-        if spectrum is not None:
-            if plan.group_width == 1:
-                grad_kernel = torch.linalg.vecdot(spectrum, grad, dim=5 - plan.axis).sum(0).view(kernel.shape)
-            else:
-                grad_kernel = torch.bmm(_by_frequency(grad, plan), _by_frequency(spectrum, plan).mH)
+        depthwise = plan.group_width == 1
+        grad = torch.fft.rfft(grad)
+        grad_lines = grad_kernel = None
+        if ctx.needs_input_grad[1]:
             # Each frequency but the first, and the last of an even length, stands for two.
-            scale = grad_kernel.new_full((plan.length // 2 + 1,), 2 / plan.length, dtype=grad_kernel.real.dtype)
+            scale = grad.new_full(grad.shape[-1:], 2 / plan.length, dtype=grad.real.dtype)
             scale[0] = 1 / plan.length
             if plan.length % 2 == 0:
                 scale[-1] = 1 / plan.length
-            if plan.group_width == 1:
-                grad_kernel *= scale.view(-1, 1) if plan.axis == 2 else scale
+            if depthwise:
+                grad_kernel = torch.linalg.vecdot(spectrum, grad, dim=2).sum(0).unsqueeze(1) * scale
             else:
+                grad_kernel = torch.bmm(_by_frequency(grad, plan), _by_frequency(spectrum, plan).mH)
                 grad_kernel *= scale.repeat_interleave(plan.groups).view(-1, 1, 1)
         if ctx.needs_input_grad[0]:
-            adjoint = kernel.conj() if plan.group_width == 1 else kernel.mH
-            grad_x = _inverse(_mix(grad, adjoint, plan, in_place=True), plan)
-        return grad_x, grad_kernel, None
+            adjoint = kernel.conj() if depthwise else kernel.mH
+            grad_lines = torch.fft.irfft(_mix(grad, adjoint, plan, in_place=True), n=plan.length)
+        return grad_lines, grad_kernel, None

@@ -238,6 +238,8 @@ def test_only_the_headless_opencv_stays(environment, monkeypatch):
      'free about 8 GB'),
     ('WARNING: Retrying: NewConnectionError(Failed to establish a new connection: [Errno -3] Temporary failure in name '
      'resolution)\nERROR: No matching distribution found for torch==2.11.0', 'registry cannot be reached', 'network'),
+    ('Failed to establish a new connection: [Errno 111] Connection refused\nThe user requested (constraint) ninja==1\n'
+     'ERROR: ResolutionImpossible: for help visit', 'registry cannot be reached', 'network'),
     ('ERROR: No matching distribution found for torch==2.11.0', 'offers no torch==2.11.0', 'Python 3.11'),
     ('The virtual environment was not created successfully because ensurepip is not available.', 'venv module',
      f'python{TESTED}-venv'),
@@ -299,7 +301,7 @@ def test_a_second_setup_waits_for_the_first(setup_env, environment):
 
 @pytest.mark.parametrize('output, expected', [
     ('Collecting torch==2.11.0 (from -r x)\n  Downloading torch-2.11.0.whl (9 MB)\n', 'Downloading torch-2.11.0.whl'),
-    ('[1/180] c++ -O3 a.cpp\n[12/180] c++ -O3 b.cpp\n', 'compiled 12 of 180 files'),
+    ('  [1/180] c++ -O3 a.cpp\n  [12/180] c++ -O3 b.cpp\n', 'compiled 12 of 180 files'),
     ('  Downloading torch-2.11.0.whl (9 MB)\nInstalling collected packages: numpy, torch\n', 'unpacking the packages'),
     ('', ''),
 ])

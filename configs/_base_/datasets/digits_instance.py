@@ -19,6 +19,17 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
+tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=20))
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[[dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (128, 160, 192)],
+                    [dict(type='RandomFlip', prob=0.)],  # no flip, and the merging asks whether there was one
+                    [dict(type='LoadAnnotations', with_bbox=True)],
+                    [dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+                                                           'scale_factor', 'flip', 'flip_direction'))]]),
+]
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,

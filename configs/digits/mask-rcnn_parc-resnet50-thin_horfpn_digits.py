@@ -3,12 +3,14 @@ _base_ = [
     '../_base_/datasets/digits_instance.py',
     '../_base_/schedules/digits_6e.py',
     'mmdet::_base_/default_runtime.py',
+    '../_base_/runtime.py',
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 
 model = dict(
+    # so few steps are too few for residual branches that start at zero
     backbone=dict(
-        type='plugconv_mm.ParCResNet', base_channels=16, frozen_stages=-1, norm_eval=False, init_cfg=None),
+        _delete_=True, type='plugconv_mm.ParCResNet', depth=50, base_channels=16, zero_init_residual=False),
     neck=dict(type='plugconv_mm.HorFPN', in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4),
     rpn_head=dict(
         in_channels=64,
@@ -19,7 +21,11 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=64),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
         mask_roi_extractor=dict(out_channels=64),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10)),
+        mask_head=dict(
+            num_convs=2,
+            in_channels=64,
+            conv_out_channels=64,
+            num_classes=10)),
     # two to five digits a picture need fewer samples and proposals than COCO
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),

@@ -1,0 +1,36 @@
+"""Timing side by side: every candidate in each round, so that a drifting machine hurts none of them more."""
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.5, rounds: int = 5,
+                device: str = 'cpu') -> dict[str, float]:
+    """Median time of a call of each candidate, in milliseconds.
+
+    Args:
+        candidates: What to call, by name. Each is called twice before anything is timed.
+        seconds: How long to go on, roughly.
+        rounds: How many rounds there are at least.
+        device: Device whose queue is emptied before the clock is read.
+    """
+    def wait():
+        if device == 'cuda':
+            torch.cuda.synchronize()
+
+    for call in candidates.values():
+        call()
+        call()
+    times = {name: [] for name in candidates}
+    start, done = time.perf_counter(), 0
+    while done < rounds or (time.perf_counter() - start < seconds and done < 200):
+        for name, call in candidates.items():
+            wait()
+            begin = time.perf_counter()
+            call()
+            wait()
+            times[name].append(time.perf_counter() - begin)
+        done += 1
+    return {name: 1e3 * statistics.median(t) for name, t in times.items()}

@@ -1,0 +1,260 @@
+"""gnConv and the global-local filter against their definitions."""
+import copy
+import doctest
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from plugconv_mm.ops import GlobalLocalFilter, GnConv2d, gnconv
+
+SIZES = [(7, 7), (14, 14), (25, 42), (1, 9), (9, 1), (1, 1), (2, 3)]
+FILTERS = ['7x7', 'gf']
+
+
+def randomise(module, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0.1, 0.5, generator=generator)
+    return module
+
+
+def defined_filter(module, x):
+    """The filter as sums: the circular convolution is formed from the kernel in space."""
+    def norm(x, layer):
+        centred = x - x.mean(1, keepdim=True)
+        x = centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
+        return x * layer.weight[:, None, None] + layer.bias[:, None, None]
+
+    rows, columns = x.shape[2:]
+    x = norm(x, module.pre_norm)
+    half = x.shape[1] // 2
+    local = F.conv2d(x[:, :half], module.dw.weight, padding=1, groups=half)
+    real, imaginary = (F.interpolate(part[None], (rows, columns // 2 + 1), mode='bilinear', align_corners=True)[0]
+                       for part in module.complex_weight.unbind(-1))
+    kernel = torch.fft.irfft2(torch.complex(real, imaginary), s=(rows, columns))
+    wide = torch.zeros_like(x[:, half:])
+    for i in range(rows):
+        for j in range(columns):
+            wide += kernel[:, i, j, None, None] * x[:, half:].roll((i, j), (2, 3))
+    return norm(torch.stack((local, wide), 2).flatten(1, 2), module.post_norm)
+
+
+def defined_gnconv(module, x):
+    widths = [module.out_channels // 2**(module.order - 1 - i) for i in range(module.order)]
+    both = module.proj_in(x)
+    q = module.dwconv(both[:, widths[0]:]) * module.scale
+    g, start = both[:, :widths[0]] * q[:, :widths[0]], widths[0]
+    for pw, width in zip(module.pws, widths[1:], strict=True):
+        g = pw(g) * q[:, start:start + width]
+        start += width
+    return module.proj_out(g)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_filter_follows_its_definition(size):
+    module = randomise(GlobalLocalFilter(6, h=5, w=3).double())
+    x = torch.randn(2, 6, *size, dtype=torch.float64)
+    torch.testing.assert_close(module(x), defined_filter(module, x))
+    module.eval()
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(module(x), defined_filter(module, x))
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+@pytest.mark.parametrize('order', [1, 2, 3, 5])
+@pytest.mark.parametrize('channels', [(32, 32), (12, 32)])
+@pytest.mark.parametrize('evaluate', [True, False])
+def test_gnconv_follows_its_definition(channels, order, filter, evaluate):
+    module = randomise(GnConv2d(*channels, order=order, filter=filter, scale=1 / 3).double()).train(not evaluate)
+    x = torch.randn(2, channels[0], 6, 9, dtype=torch.float64)
+    expected = defined_gnconv(module, x)
+    with torch.set_grad_enabled(not evaluate):
+        torch.testing.assert_close(module(x), expected)
+    assert expected.shape == (2, channels[1], 6, 9)
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+def test_names_are_the_published_ones(filter):
+    module = GnConv2d(2048, 512, filter=filter, filter_size=(32, 17))
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    expected = {'proj_in.weight': (1024, 2048, 1, 1), 'proj_in.bias': (1024, ), 'proj_out.weight': (512, 512, 1, 1),
+                'proj_out.bias': (512, ), 'pws.0.weight': (512, 256, 1, 1), 'pws.0.bias': (512, )}
+    if filter == '7x7':
+        expected |= {'dwconv.weight': (768, 1, 7, 7), 'dwconv.bias': (768, )}
+    else:
+        expected |= {'dwconv.complex_weight': (384, 32, 17, 2), 'dwconv.dw.weight': (384, 1, 3, 3)} | {
+            f'dwconv.{norm}_norm.{leaf}': (768, ) for norm in ('pre', 'post') for leaf in ('weight', 'bias')}
+    assert shapes == expected
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+@pytest.mark.parametrize('scale', [1.0, 0.5])
+def test_gradients(filter, scale):
+    module = randomise(GnConv2d(4, filter=filter, filter_size=(2, 2), scale=scale).double())
+    x = torch.randn(1, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    for training in (True, False):
+        module.train(training)
+        names, values = zip(*module.named_parameters(), strict=True)
+        assert torch.autograd.gradcheck(
+            lambda x, *values, names=names: torch.func.functional_call(module, dict(zip(names, values, strict=True)),
+                                                                       (x, )), (x, *values))
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+def test_layout_batch_and_memory_do_not_matter(filter):
+    torch.manual_seed(0)
+    module = GnConv2d(16, order=3, filter=filter).eval()
+    x = torch.randn(3, 16, 11, 13)
+    with torch.no_grad():
+        expected = module(x)
+        torch.testing.assert_close(module(x.contiguous(memory_format=torch.channels_last)), expected)
+        torch.testing.assert_close(module(x.transpose(2, 3).contiguous().transpose(2, 3)), expected)
+        torch.testing.assert_close(torch.cat([module(one[None]) for one in x]), expected)
+        assert not x.isnan().any()
+    with torch.inference_mode():
+        torch.testing.assert_close(module(x), expected)
+    torch.testing.assert_close(module(x), expected)  # with gradients, after inference mode
+    module.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(module(x.contiguous(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+def test_the_input_is_left_alone(filter):
+    module, x = GnConv2d(8, filter=filter).eval(), torch.randn(1, 8, 6, 6)
+    before = x.clone()
+    with torch.no_grad():
+        module(x)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+@pytest.mark.parametrize('training', [True, False])
+def test_autocast(filter, training):
+    torch.manual_seed(0)
+    module = GnConv2d(16, filter=filter).train(training)
+    x = torch.randn(2, 16, 12, 15)
+    with torch.autocast('cpu', torch.bfloat16), torch.set_grad_enabled(training):
+        y = module(x)
+    assert y.dtype == torch.bfloat16
+    expected = module(x)
+    assert (y - expected).std() < 0.02 * expected.std()
+    if training:
+        y.float().square().mean().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_data_types(filter, dtype):
+    module = GnConv2d(16, filter=filter).to(dtype).eval()
+    with torch.no_grad():
+        y = module(torch.randn(1, 16, 12, 15, dtype=dtype))
+    assert y.dtype == dtype and y.isfinite().all()
+
+
+class Counts(GlobalLocalFilter):
+    calls = 0
+
+    def _stretch(self, *size):
+        self.calls += 1
+        return super()._stretch(*size)
+
+
+def test_the_stretched_weight_is_kept_in_evaluation_and_follows_the_weight():
+    module = randomise(Counts(4, h=5, w=3))
+    small, large = torch.randn(1, 4, 6, 6), torch.randn(1, 4, 8, 9)
+    for _ in range(2):
+        module(small)
+    assert module.calls == 2  # never kept in training
+    module.eval()
+    with torch.no_grad():
+        for x in (small, large, small, large, small):
+            module(x)
+        assert module.calls == 4
+        before = module(small)
+        module.complex_weight.mul_(2)
+        changed = module(small)
+        assert module.calls == 5 and not torch.allclose(changed, before)
+        module.complex_weight.data.mul_(0.5)  # past the version counter
+        torch.testing.assert_close(module(small), before)
+        module.load_state_dict({key: value * 2 for key, value in module.state_dict().items()})
+        torch.testing.assert_close(module(small), copy.deepcopy(module)(small))
+        assert module(small.double().float()).dtype == torch.float32
+    assert not [key for key in module.state_dict() if 'cache' in key]
+    module.train()
+    calls = module.calls
+    module(small)
+    assert module.calls == calls + 1
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+def test_copies_and_pickles(filter):
+    module, x = randomise(GnConv2d(8, filter=filter)).eval(), torch.randn(1, 8, 9, 9)
+    with torch.no_grad():
+        expected = module(x)
+        for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            torch.testing.assert_close(twin(x), expected, rtol=0, atol=0)
+            randomise(twin, seed=1)
+            assert not torch.allclose(twin(x), expected)
+        torch.testing.assert_close(module(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(in_channels=6, order=3), r'order 3 halves its width 2 times and cannot do so with 6 channels.*multiple of 4'),
+    (dict(in_channels=5), 'cannot do so with 5 channels: pass a multiple of 2'),
+    (dict(in_channels=8, out_channels=0), 'with 0 channels'),
+    (dict(in_channels=8, order=0), 'order of a gnConv is 1 or more, got 0'),
+    (dict(in_channels=8, filter='9x9'), "unknown filter '9x9': choose one of '7x7', 'gf'"),
+    (dict(in_channels=8, filter='gf', filter_size=(0, 4)), 'got h=0, w=4'),
+    (dict(in_channels=8, stride=2), 'stride 1'),
+    (dict(in_channels=8, groups=8), 'groups 1'),
+    (dict(in_channels=8, kernel_size=3, padding=0), '"same" padding'),
+    (dict(in_channels=4, order=3, filter='gf'), 'halves the 7 channels.*a multiple of 8 channels'),
+])
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GnConv2d(**arguments)
+
+
+@pytest.mark.parametrize('make', [lambda: GnConv2d(4), lambda: GnConv2d(4, filter='gf'), lambda: GlobalLocalFilter(4)])
+@pytest.mark.parametrize('x, message', [
+    (torch.zeros(1, 4, 5, 5, dtype=torch.long), 'floating-point tensor, got torch.int64'),
+    (torch.zeros(1, 4, 5, 5, dtype=torch.complex64), 'floating-point tensor, got torch.complex64'),
+    (torch.zeros(1, 6, 5, 5), r'built for 4 channels, got 6 in shape \(1, 6, 5, 5\)'),
+    (torch.zeros(4, 5, 5), r'takes a \(N, C, H, W\) tensor, got shape \(4, 5, 5\)'),
+    (torch.zeros(1, 4, 0, 5), 'at least 1x1'),
+])
+def test_wrong_input(make, x, message):
+    with pytest.raises(ValueError, match=message):
+        make()(x)
+
+
+def test_it_serves_as_a_convolution_of_mmcv():
+    ConvModule = pytest.importorskip('mmcv.cnn').ConvModule
+    module = ConvModule(8, 16, 3, padding=1, conv_cfg=dict(type=GnConv2d, order=3), norm_cfg=dict(type='BN'))
+    assert isinstance(module.conv, GnConv2d) and module.conv.proj_out.bias is None
+    assert module(torch.randn(2, 8, 9, 7)).shape == (2, 16, 9, 7)
+    with pytest.raises(ValueError, match='stride 1'):
+        ConvModule(8, 16, 3, stride=2, padding=1, conv_cfg=dict(type=GnConv2d))
+
+
+def test_the_filter_needs_an_even_width():
+    with pytest.raises(ValueError, match='cannot halve dim=5'):
+        GlobalLocalFilter(5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('filter', FILTERS)
+def test_torch_compile(filter):
+    module, x = GnConv2d(8, filter=filter).eval(), torch.randn(1, 8, 9, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(module, backend='aot_eager')(x), module(x))
+
+
+def test_examples():
+    tested = doctest.testmod(gnconv)
+    assert tested.attempted and not tested.failed
