@@ -52,6 +52,13 @@ _NORM = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _GNCONV = r'(proj_in\.(weight|bias)|pws\.\d+\.(weight|bias)|proj_out\.(weight|bias)|dwconv\.(weight|bias|' \
           r'complex_weight|dw\.weight|(pre|post)_norm\.(weight|bias)))'
 
+# ParC as the code base of Fast-ParC names it, once its direction is renamed.
+_GCC = ((r'(\.parc_[hw])\.pe$', r'\1.position_embedding'), (r'(\.parc_[hw])\.gcc_conv\.', r'\1.'))
+_PARC_SHAPES = ((r'\.parc_h\.(weight|position_embedding)$', (None, None, None, 1)),
+                (r'\.parc_w\.(weight|position_embedding)$', (None, None, 1, None)))
+_KW_ATTENTION = rf'(fc[123]\.(weight|bias)|norm1\.{_NORM}|basis_bias)'
+_KW_SHAPES = ((r'^warehouse_manager\.weights\.', (None, None, None, 1, 1)), )
+
 FAMILIES = (
     Family(
         'ParC-ResNet',
@@ -59,16 +66,118 @@ FAMILIES = (
         known=(rf'(conv1|[bg]n1|stem\.\d+)\.{_NORM}'
                rf'|layer[1-4]\.\d+\.(conv[123]|[bg]n[123]|downsample\.\d+)\.{_NORM}'
                r'|layer[1-4]\.\d+\.conv2\.parc_[hw]\.(weight|bias|position_embedding)'),
-        renames=((r'\.parc_H\.', '.conv2.parc_h.'), (r'\.parc_W\.', '.conv2.parc_w.'),
-                 (r'(\.parc_[hw])\.pe$', r'\1.position_embedding'), (r'(\.parc_[hw])\.gcc_conv\.', r'\1.')),
-        shapes=((r'\.parc_h\.(weight|position_embedding)$', (None, None, None, 1)),
-                (r'\.parc_w\.(weight|position_embedding)$', (None, None, 1, None))),
+        renames=((r'\.parc_H\.', '.conv2.parc_h.'), (r'\.parc_W\.', '.conv2.parc_w.'), *_GCC),
+        shapes=_PARC_SHAPES,
     ),
     Family(
         'HorFPN',
         signature=r'^fpn_convs\.\d+\.(conv\.)?proj_in\.',
         known=rf'(lateral_convs|fpn_convs)\.\d+\.(conv\.((weight|bias)|{_GNCONV})|[bgi]n\.{_NORM})',
         renames=((r'^(fpn_convs\.\d+\.)(proj_in|dwconv|pws|proj_out)\.', r'\1conv.\2.'), ),
+        dropped=r'(?!)',
+        shapes=((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, 7, 7))),
+    ),
+    Family(
+        'HorNet',
+        signature=r'^stages\.\d+\.\d+\.gnconv\.',
+        known=(rf'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
+               rf'|stages\.[0-3]\.\d+\.(gamma[12]|(norm[12]|pwconv[12])\.(weight|bias)|gnconv\.{_GNCONV})'),
+        dropped=r'(norm|fc|head|classifier)\..*',
+        shapes=((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, 7, 7))),
+    ),
+    Family(
+        'ParC-ConvNeXt',
+        signature=r'^stages\.\d+\.\d+\.(gcc_[HW]\.|dwconv\.parc_[hw]\.)',
+        known=(r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
+               r'|stages\.[0-3]\.\d+\.(gamma|(dwconv|norm|pwconv[12])\.(weight|bias)'
+               r'|dwconv\.parc_[hw]\.(weight|bias|position_embedding))'),
+        renames=((r'\.gcc_H\.', '.dwconv.parc_h.'), (r'\.gcc_W\.', '.dwconv.parc_w.'), *_GCC),
+        dropped=r'(norm|fc|head|classifier)\..*',
+        shapes=_PARC_SHAPES,
+    ),
+    Family(
+        'ParC-MobileNetV2',
+        signature=r'^features\.\d+\.(gcc_[HW]\.|parc\.parc_[hw]\.)',
+        known=(rf'features\.\d+\.(\d|conv\.\d(\.\d)?|(pw_expand|pw_linear)\.[01]|bn)\.{_NORM}'
+               r'|features\.\d+\.parc\.parc_[hw]\.(weight|bias|position_embedding)'),
+        renames=((r'\.gcc_H\.', '.parc.parc_h.'), (r'\.gcc_W\.', '.parc.parc_w.'), *_GCC),
+        shapes=_PARC_SHAPES,
+    ),
+    Family(
+        'ParC-Net',
+        signature=r'^layer_\d\.\d\.spatial_global_rep\.\d+\.(meta_kernel_|branch_)',
+        known=(rf'conv_1\.(conv|norm)\.{_NORM}|layer_\d\.\d\.(exp_1x1|conv_3x3|red_1x1)\.(conv|norm)\.{_NORM}'
+               rf'|layer_\d\.1\.(dim_adaptive\.0|channel_adaptive|local_global_fusion)\.(conv|norm)\.{_NORM}'
+               r'|layer_\d\.1\.dim_adaptive\.1\.weight'
+               rf'|layer_\d\.1\.spatial_global_rep\.\d+\.((ffn\.[013]|ca\.fc\.[0134])\.{_NORM}|{_NORM}'
+               rf'|branch_(hw|wh)\.(first\.(norm\.{_NORM}|pe\.position_embedding|parc\.weight)'
+               r'|second\.(weight|position_embedding)))'),
+        # The digit of a published name counts the steps, its letter tells the axis.
+        renames=((r'\.block\.', '.'), (r'(\.dim_adaptive\.1)\.conv\.', r'\1.'), (r'\.ffn\.4\.', '.ffn.3.'),
+                 (r'\.pre_Norm_1\.', '.branch_hw.first.norm.'), (r'\.pre_Norm_2\.', '.branch_wh.first.norm.'),
+                 (r'\.meta_kernel_1_H$', '.branch_hw.first.parc.weight'),
+                 (r'\.meta_kernel_1_W$', '.branch_wh.first.parc.weight'),
+                 (r'\.meta_kernel_2_W$', '.branch_hw.second.weight'),
+                 (r'\.meta_kernel_2_H$', '.branch_wh.second.weight'),
+                 (r'\.meta_pe_1_H$', '.branch_hw.first.pe.position_embedding'),
+                 (r'\.meta_pe_1_W$', '.branch_wh.first.pe.position_embedding'),
+                 (r'\.meta_pe_2_W$', '.branch_hw.second.position_embedding'),
+                 (r'\.meta_pe_2_H$', '.branch_wh.second.position_embedding')),
+        # ``residual`` is a block that the published network holds and never calls.
+        dropped=r'(residual|conv_1x1_exp|fc|head|classifier)\..*',
+        shapes=((r'\.branch_(hw\.first|wh\.second)\.(parc\.weight|(pe\.)?position_embedding|weight)$',
+                 (None, None, None, 1)),
+                (r'\.branch_(wh\.first|hw\.second)\.(parc\.weight|(pe\.)?position_embedding|weight)$',
+                 (None, None, 1, None))),
+    ),
+    Family(
+        'SLaK',
+        signature=r'^stages\.\d+\.\d+\.large_kernel\.',
+        known=(r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
+               r'|stages\.[0-3]\.\d+\.(gamma|(norm|pwconv[12])\.(weight|bias))'
+               rf'|stages\.[0-3]\.\d+\.large_kernel\.(vertical|horizontal|small_conv)\.(conv\.weight|bn\.{_NORM})'
+               r'|stages\.[0-3]\.\d+\.large_kernel\.(vertical|horizontal)\.(weight|bias)'),
+        # Older checkpoints say LoRA, newer ones Decom.
+        renames=((r'\.(LoRA|Decom)1\.', '.vertical.'), (r'\.(LoRA|Decom)2\.', '.horizontal.')),
+        dropped=r'(norm|head)\..*',  # the norm between pooling and the classifier
+    ),
+    Family(
+        'KW-ResNet',
+        signature=r'^layer\d+\.\d+\.conv\d\.attention\.',
+        known=(rf'warehouse_manager\.weights\.\d+|(conv1|bn1)\.{_NORM}'
+               rf'|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01])\.{_NORM}'
+               rf'|layer[1-4]\.\d+\.(conv[123]|downsample\.0)\.attention\.{_KW_ATTENTION}'),
+        shapes=_KW_SHAPES,
+    ),
+    Family(
+        'KW-MobileNetV2',
+        signature=r'^features\.\d+\.(conv\.)?\d+(\.\d+)?\.attention\.',
+        known=(rf'warehouse_manager\.weights\.\d+|features\.\d+\.(conv\.)?\d+(\.\d+)?\.{_NORM}'
+               rf'|features\.\d+\.(conv\.)?\d+(\.\d+)?\.attention\.{_KW_ATTENTION}'),
+        shapes=_KW_SHAPES,
+    ),
+    Family(
+        'KW-ConvNeXt',
+        signature=r'^(stages|downsample_layers)\.\d+\.\d+\..*attention\.',
+        known=(r'warehouse_manager\.weights\.\d+|downsample_layers\.[0-3]\.[01]\.(weight|bias)'
+               r'|norm[0-3]\.(weight|bias)|stages\.[0-3]\.\d+\.(gamma|norm\.(weight|bias)|(dw|pw)conv[12]?\.bias)'
+               rf'|(downsample_layers\.[0-3]\.[01]|stages\.[0-3]\.\d+\.(dwconv|pwconv[12]))\.attention\.'
+               rf'{_KW_ATTENTION}'),
+        dropped=r'(norm|head)\..*',
+        shapes=_KW_SHAPES,
+    ),
+    Family(
+        'TransCNN',
+        signature=r'^blocks\.\d+\.\d+\.attn\.(grid_norm|ds_norm|qkv)\.',
+        known=(rf'patch_embed\.[013]\.{_NORM}|ds[234]\.(conv|residual|norm[12])\.{_NORM}'
+               rf'|blocks\.[0-3]\.\d+\.(attn\.(norm|grid_norm|ds_norm|qkv|q|kv|proj)|conv\.conv[123]\.[01])\.{_NORM}'),
+    ),
+    Family(
+        'HorUPerHead',
+        signature=r'^fpn_bottleneck\.(conv\.)?proj_in\.',
+        known=(rf'(psp_modules\.\d+\.1|bottleneck|lateral_convs\.\d+|fpn_convs\.\d+|fpn_bottleneck)'
+               rf'\.(conv\.(weight|bias)|[bgi]n\.{_NORM})|fpn_bottleneck\.conv\.{_GNCONV}|conv_seg\.(weight|bias)'),
+        renames=((r'^(fpn_bottleneck\.)(proj_in|dwconv|pws|proj_out)\.', r'\1conv.\2.'), ),
         dropped=r'(?!)',
         shapes=((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, 7, 7))),
     ),

@@ -2,11 +2,18 @@
 import pytest
 import recorded
 
-FAMILIES = ('parc_resnet', 'horfpn')
+FAMILIES = ('hornet', 'horfpn', 'horuper', 'parc_convnext', 'parc_mobilenetv2', 'parc_resnet', 'parcnet', 'transcnn',
+            'slak')
+# Kernels that depend on the input multiply rounding errors: the record of KW-ConvNeXt itself lies 3e-3 from the result
+# in double precision.
+WAREHOUSE_FAMILIES = ('kw_resnet', 'kw_mobilenetv2', 'kw_convnext')
 
 
-@pytest.mark.parametrize('name', [name for family in FAMILIES for name in recorded.names(family)])
-def test_model_gives_the_published_output(name):
+@pytest.mark.parametrize('name,tolerance', [
+    *[(name, 1e-4) for family in FAMILIES for name in recorded.names(family)],
+    *[(name, 5e-3) for family in WAREHOUSE_FAMILIES for name in recorded.names(family)],
+])
+def test_model_gives_the_published_output(name, tolerance):
     registry = pytest.importorskip('plugconv_mm.registry')
     recorded.assert_model_matches(
-        recorded.load(name), lambda cfg: registry.MODELS.build({'_scope_': 'plugconv_mm', **cfg}), tolerance=1e-4)
+        recorded.load(name), lambda cfg: registry.MODELS.build({'_scope_': 'plugconv_mm', **cfg}), tolerance=tolerance)

@@ -1,0 +1,192 @@
+"""KW-ResNet: a ResNet whose convolutions are mixed from kernel warehouses.
+
+Li et al., "KernelWarehouse: Rethinking the Design of Dynamic Convolution", https://arxiv.org/abs/2406.07879, on
+He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
+"""
+from collections.abc import Sequence
+
+import torch.utils.checkpoint as cp
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
+from plugconv_mm.ops import KernelWarehouse
+from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.registry import MODELS
+
+
+class _Block(nn.Module):
+    """Convolutions, each normalised, around which a shortcut goes."""
+
+    expansion: int
+    num_convs: int
+
+    def __init__(self, drop_path: float, with_cp: bool) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.downsample: nn.Sequential | None = None
+        self.with_cp = with_cp
+
+    def _forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else conv_bn(*self.downsample, x)
+        for i in range(1, self.num_convs + 1):
+            x = conv_bn(getattr(self, f'conv{i}'), getattr(self, f'bn{i}'), x)
+            if i < self.num_convs:
+                x = self.relu(x)
+        return self.relu(shortcut + self.drop_path(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return cp.checkpoint(self._forward, x, use_reentrant=False)
+        return self._forward(x)
+
+
+class BasicBlock(_Block):
+    """3×3, 3×3."""
+
+    expansion, num_convs = 1, 2
+
+    def __init__(self, in_channels: int, width: int, stride: int, names: Sequence[str], warehouse: KernelWarehouse,
+                 first_dynamic: bool, norm_cfg: dict, drop_path: float, with_cp: bool) -> None:
+        super().__init__(drop_path, with_cp)
+        self.conv1 = conv(warehouse, names[0], in_channels, width, 3, stride)
+        self.bn1 = build_norm_layer(norm_cfg, width)[1]
+        self.conv2 = conv(warehouse, names[1], width, width, 3)
+        self.bn2 = build_norm_layer(norm_cfg, width)[1]
+
+
+class Bottleneck(_Block):
+    """1×1, 3×3, 1×1."""
+
+    expansion, num_convs = 4, 3
+
+    def __init__(self, in_channels: int, width: int, stride: int, names: Sequence[str], warehouse: KernelWarehouse,
+                 first_dynamic: bool, norm_cfg: dict, drop_path: float, with_cp: bool) -> None:
+        super().__init__(drop_path, with_cp)
+        self.conv1 = conv(warehouse, names[0], in_channels, width, 1, dynamic=first_dynamic)
+        self.bn1 = build_norm_layer(norm_cfg, width)[1]
+        self.conv2 = conv(warehouse, names[1], width, width, 3, stride)
+        self.bn2 = build_norm_layer(norm_cfg, width)[1]
+        self.conv3 = conv(warehouse, names[2], width, width * 4, 1)
+        self.bn3 = build_norm_layer(norm_cfg, width * 4)[1]
+
+
+@MODELS.register_module()
+class KWResNet(KWBackbone):
+    """ResNet with dynamic convolutions of :class:`plugconv_mm.ops.KernelWarehouse`.
+
+    All 1×1 and 3×3 convolutions of a stage share a warehouse, but for its first convolution and the convolution of
+    its shortcut, which belong to the previous stage's. The stem, and in stage 1 of networks with bottlenecks the first
+    convolution and the shortcut, stay plain. Published: depth 18 with `cell_num_ratio` 1/4, 1/2 (both with
+    `cell_inplane_ratio` and `cell_outplane_ratio` of 1/2), 1, 2, 4; depth 50 with 1/2 (those at 1/2 too, and
+    `nonlocal_basis_ratio` of 1/16), 1, 4.
+
+    Args:
+        depth (int): 18, 34, 50 or 101.
+        in_channels (int): channels of the image.
+        cell_num_ratio (float | Sequence[float]): parameter budget b; a sequence gives one for each warehouse, here and
+            in the next two.
+        cell_inplane_ratio (float | Sequence[float]): input channels of a cell relative to the greatest common divisor.
+        cell_outplane_ratio (float | Sequence[float]): output channels of a cell likewise.
+        sharing_range (Sequence[str]): what loses its number in ``stage{s}_layer{l}_conv{k}``, the names from which
+            sharing follows.
+        nonlocal_basis_ratio (float): below 1, size of the basis for the cells of other layers.
+        reduction (float): width of the attentions' hidden layer relative to the input channels, at least 16.
+        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
+            that trains draws from go on training.
+        norm_cfg (dict, optional): normalisation; BN by default.
+        norm_eval (bool): keep batch norms in eval mode while training. Training from scratch needs False.
+        drop_path_rate (float): stochastic depth of every block.
+        with_cp (bool): recompute each block in the backward pass to save memory.
+        init_cfg (dict | list[dict], optional): how to initialise the weights; from scratch by default.
+
+    Raises:
+        ValueError: An unknown depth, indices that do not exist, or ratios whose cells do not tile the kernels.
+
+    Shapes:
+        (N, in_channels, H, W) -> tuple of (N, 64 · 2^i · expansion, H / 2^(i + 2), W / 2^(i + 2)), with an expansion
+        of 1 below depth 50 and 4 from there on.
+
+    Example:
+        >>> import torch
+        >>> backbone = KWResNet(depth=18, cell_num_ratio=1, out_indices=(3, )).eval()
+        >>> [tuple(y.shape) for y in backbone(torch.rand(1, 3, 64, 96))]
+        [(1, 512, 2, 3)]
+    """
+
+    depths = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+        101: (Bottleneck, (3, 4, 23, 3)),
+    }
+
+    def __init__(self,
+                 depth: int = 50,
+                 in_channels: int = 3,
+                 cell_num_ratio: float | Sequence[float] = 1,
+                 cell_inplane_ratio: float | Sequence[float] = 1,
+                 cell_outplane_ratio: float | Sequence[float] = 1,
+                 sharing_range: Sequence[str] = ('layer', 'conv'),
+                 nonlocal_basis_ratio: float = 1,
+                 reduction: float = 1 / 16,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = -1,
+                 norm_cfg: dict | None = None,
+                 norm_eval: bool = True,
+                 drop_path_rate: float = 0.,
+                 with_cp: bool = False,
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        if depth not in self.depths:
+            raise ValueError(f'depth must be one of {", ".join(map(str, self.depths))}, got {depth}')
+        warehouse = KernelWarehouse(cell_num_ratio, cell_inplane_ratio, cell_outplane_ratio, sharing_range,
+                                    nonlocal_basis_ratio, reduction)
+        super().__init__(
+            warehouse, out_indices, frozen_stages, norm_eval, init_cfg
+            or [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
+        norm_cfg = norm_cfg or dict(type='BN')
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = build_norm_layer(norm_cfg, 64)[1]
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        block, counts = self.depths[depth]
+        channels, previous = 64, 0
+        for stage, count in enumerate(counts):
+            width, layer = 64 * 2**stage, nn.Sequential()
+            for i in range(count):
+                # The first block's first convolution closes the previous stage, as one more layer of its warehouse.
+                before = stage - 1, previous
+                if i or (stage == 0 and block is BasicBlock):
+                    before = stage, i
+                names = [f'stage{before[0]}_layer{before[1]}_conv0']
+                names += [f'stage{stage}_layer{i}_conv{k}' for k in range(1, block.num_convs)]
+                stride = 2 if stage and i == 0 else 1
+                downsample = None
+                if stride != 1 or channels != width * block.expansion:
+                    downsample = nn.Sequential(
+                        conv(warehouse, f'stage{stage - 1}_layer{previous + 1}_conv0', channels,
+                             width * block.expansion, 1, stride, dynamic=stage > 0),
+                        build_norm_layer(norm_cfg, width * block.expansion)[1])
+                layer.append(block(channels, width, stride, names, warehouse, before[0] >= 0, norm_cfg,
+                                   drop_path_rate, with_cp))
+                layer[-1].downsample = downsample
+                channels = width * block.expansion
+            previous = count
+            self.add_module(f'layer{stage + 1}', layer)
+        warehouse.allocate(self)
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.maxpool(self.relu(conv_bn(self.conv1, self.bn1, x)))
+        outs = []
+        for stage in range(max(self.out_indices) + 1):
+            x = getattr(self, f'layer{stage + 1}')(x)
+            if stage in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def stage_modules(self, stage: int) -> list[nn.Module]:
+        return [getattr(self, f'layer{stage}')] if stage else [self.conv1, self.bn1]

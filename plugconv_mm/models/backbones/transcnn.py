@@ -1,0 +1,169 @@
+"""TransCNN.
+
+Liu et al., "Transformer in Convolutional Neural Networks" / "Vision Transformers with Hierarchical Attention",
+https://arxiv.org/abs/2106.03180.
+"""
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.utils.checkpoint as cp
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from plugconv_mm.models.backbones.base import Backbone, look_up_arch
+from plugconv_mm.ops import HMHSA
+from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.registry import MODELS
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, depthwise convolution and 1x1 projection, each with a norm, SiLU after the first two."""
+
+    def __init__(self, channels: int, expand_ratio: int, kernel_size: int, norm_cfg: dict) -> None:
+        super().__init__()
+        width = channels * expand_ratio
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(channels, width, 1, bias=False), build_norm_layer(norm_cfg, width)[1], nn.SiLU(inplace=True))
+        self.conv2 = nn.Sequential(
+            nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False),
+            build_norm_layer(norm_cfg, width)[1], nn.SiLU(inplace=True))
+        self.conv3 = nn.Sequential(
+            nn.Conv2d(width, channels, 1, bias=False), build_norm_layer(norm_cfg, channels)[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm, *act in (self.conv1, self.conv2, self.conv3):
+            x = conv_bn(conv, norm, x)
+            if act:
+                x = act[0](x)
+        return x
+
+
+class Block(nn.Module):
+    """x + H-MHSA(x), then x + InvertedResidual(x)."""
+
+    def __init__(self, channels: int, head_width: int, grid_size: int, pool_ratio: int, expand_ratio: int,
+                 kernel_size: int, drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
+        super().__init__()
+        self.attn = HMHSA(channels, grid_size, pool_ratio, head_width, lambda c: build_norm_layer(norm_cfg, c)[1])
+        self.conv = InvertedResidual(channels, expand_ratio, kernel_size, norm_cfg)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.with_cp = with_cp
+
+    def _forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(x))
+        return x + self.drop_path(self.conv(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return cp.checkpoint(self._forward, x, use_reentrant=False)
+        return self._forward(x)
+
+
+class Downsample(nn.Module):
+    """Two-branch downsampling: a 3x3 of stride 2 plus a 1x1 of the 2x2 maxima, each with a norm, then SiLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.residual = nn.Conv2d(in_channels, out_channels, 1)
+        self.norm1 = build_norm_layer(norm_cfg, out_channels)[1]
+        self.norm2 = build_norm_layer(norm_cfg, out_channels)[1]
+        self.act = nn.SiLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(conv_bn(self.conv, self.norm1, x) + conv_bn(self.residual, self.norm2, self.pool(x)))
+
+
+@MODELS.register_module()
+class TransCNN(Backbone):
+    """TransCNN: convolutions between hierarchical self-attention.
+
+    Any image size works: windows and pooled cells that reach over the border of a map count only the positions inside
+    it, see :class:`plugconv_mm.ops.HMHSA`.
+
+    Args:
+        arch (str | dict): ``'tiny'``, ``'small'``, ``'medium'``, ``'large'``, or a dict with the keys ``depths``
+            (blocks per stage), ``channels`` (per stage) and ``expand_ratios`` (of the inverted residuals, per stage).
+        head_width (int): channels of one attention head.
+        kernel_sizes (Sequence[int]): depthwise kernel of the inverted residuals, per stage.
+        grid_sizes (Sequence[int]): side of the attention windows, per stage; 1 for attention over the whole map.
+        pool_ratios (Sequence[int]): pooling in front of the keys and values of the global attention, per stage.
+        in_channels (int): channels of the image.
+        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32.
+        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages with the downsampling
+            in front of them.
+        norm_eval (bool): keep batch norms in eval mode while training.
+        with_cp (bool): recompute each block in the backward pass to save memory.
+        norm_cfg (dict): the norm after each convolution and in the attention.
+        init_cfg (dict | list[dict], optional): how to initialise the weights.
+
+    Shapes:
+        (N, in_channels, H, W) -> tuple of (N, channels[i], ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).
+    """
+
+    arch_settings = {
+        'tiny': dict(depths=[2, 2, 4, 2], channels=[64, 128, 256, 512], expand_ratios=[4, 4, 4, 4]),
+        'small': dict(depths=[3, 4, 8, 3], channels=[64, 128, 256, 512], expand_ratios=[4, 4, 6, 6]),
+        'medium': dict(depths=[3, 4, 12, 3], channels=[64, 128, 320, 640], expand_ratios=[4, 4, 6, 6]),
+        'large': dict(depths=[3, 4, 16, 3], channels=[64, 128, 384, 768], expand_ratios=[4, 4, 6, 6]),
+    }
+
+    def __init__(self,
+                 arch: str | dict = 'tiny',
+                 head_width: int = 64,
+                 kernel_sizes: Sequence[int] = (5, 3, 5, 3),
+                 grid_sizes: Sequence[int] = (8, 8, 8, 1),
+                 pool_ratios: Sequence[int] = (8, 4, 2, 1),
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 drop_path_rate: float = 0.,
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 norm_cfg: dict | None = None,
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        arch = look_up_arch(arch, self.arch_settings)
+        depths, channels, expand_ratios = arch['depths'], arch['channels'], arch['expand_ratios']
+        super().__init__(
+            len(depths), out_indices, frozen_stages, norm_eval, init_cfg or [
+                dict(type='Kaiming', layer='Conv2d'),
+                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)
+            ])
+        norm_cfg = norm_cfg or dict(type='BN')
+
+        self.patch_embed = nn.Sequential(
+            nn.Conv2d(in_channels, 16, 3, stride=2, padding=1), build_norm_layer(norm_cfg, 16)[1],
+            nn.SiLU(inplace=True), nn.Conv2d(16, channels[0], 3, stride=2, padding=1))
+        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
+        self.blocks = nn.ModuleList()
+        for i, depth in enumerate(depths):
+            if i:
+                self.add_module(f'ds{i + 1}', Downsample(channels[i - 1], channels[i], norm_cfg))
+            self.blocks.append(nn.ModuleList(
+                Block(channels[i], head_width, grid_sizes[i], pool_ratios[i], expand_ratios[i], kernel_sizes[i],
+                      rates.pop(0), norm_cfg, with_cp) for _ in range(depth)))
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if x.device.type == 'cpu':
+            # Attention wants a position's channels side by side; so do the convolutions of CPUs.
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.patch_embed(x)
+        outs = []
+        for i, stage in enumerate(self.blocks):
+            if i:
+                x = getattr(self, f'ds{i + 1}')(x)
+            for block in stage:
+                x = block(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def stage_modules(self, stage: int) -> list[nn.Module]:
+        if stage == 0:
+            return [self.patch_embed]
+        return [self.blocks[stage - 1]] + ([getattr(self, f'ds{stage}')] if stage > 1 else [])

@@ -1,0 +1,154 @@
+"""Hierarchical multi-head self-attention (H-MHSA).
+
+Liu et al., "Transformer in Convolutional Neural Networks" / "Vision Transformers with Hierarchical Attention",
+https://arxiv.org/abs/2106.03180.
+"""
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class HMHSA(nn.Module):
+    r"""Self-attention in two steps: inside small windows, then from every position to a pooled map.
+
+    With :math:`x` of shape (N, C, H, W) and d = ``head_width``::
+
+        w = attention of BN(x) inside each G x G window        G = grid_size
+        g = BN(w + x)
+        o = attention of queries from g over keys and values from BN(avgpool_r(g))        r = pool_ratio
+        y = 1x1(o + g)
+
+    With ``grid_size=1`` there is one step, plain attention over all positions, followed by the 1x1.
+
+    Sides that G or r do not divide are legal. Windows that reach over the border hold fewer keys (the positions
+    outside the map are masked), and a pooled cell that reaches over the border is the mean of its positions inside
+    the map; so nothing depends on what is outside.
+
+    Cost: O(HW (G² + HW / r²) C) for the two attentions and O(HW C²) for the projections, against O((HW)² C) for plain
+    attention.
+
+    Args:
+        channels (int): C, a multiple of ``head_width``.
+        grid_size (int): side G of a window, in positions. 1 stands for plain attention over the whole map.
+        pool_ratio (int): side r of a cell of the pooled map, in positions. Only 1 goes with ``grid_size=1``.
+        head_width (int): channels of one attention head.
+        norm_layer (Callable[[int], nn.Module]): makes the normalisation for a number of channels.
+
+    Shapes:
+        input (N, C, H, W) -> output (N, C, H, W), any H and W of at least 1.
+
+    Raises:
+        ValueError: ``channels`` is no multiple of ``head_width``, a size is below 1, a ``pool_ratio`` above 1 stands
+            beside ``grid_size=1``, or the input is not (N, ``channels``, H, W).
+
+    Example:
+        >>> import torch
+        >>> from plugconv_mm.ops import HMHSA
+        >>> attention = HMHSA(128, grid_size=8, pool_ratio=4)
+        >>> attention(torch.rand(2, 128, 30, 41)).shape
+        torch.Size([2, 128, 30, 41])
+    """
+
+    def __init__(self,
+                 channels: int,
+                 grid_size: int = 8,
+                 pool_ratio: int = 1,
+                 head_width: int = 64,
+                 norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
+        super().__init__()
+        for name, value in (('channels', channels), ('grid_size', grid_size), ('pool_ratio', pool_ratio),
+                            ('head_width', head_width)):
+            if value < 1:
+                raise ValueError(f'{name} must be at least 1, got {value}')
+        if channels % head_width:
+            raise ValueError(f'channels ({channels}) must be a multiple of head_width ({head_width})')
+        if grid_size == 1 and pool_ratio > 1:
+            raise ValueError(f'grid_size=1 is plain attention over all positions and pools nothing: got pool_ratio='
+                             f'{pool_ratio}; give 1, or a grid_size above 1')
+        self.channels = channels
+        self.grid_size = grid_size
+        self.pool_ratio = pool_ratio
+        self.head_width = head_width
+        self.norm = norm_layer(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+        if grid_size > 1:
+            self.grid_norm = norm_layer(channels)
+            self.ds_norm = norm_layer(channels)
+            self.q = nn.Conv2d(channels, channels, 1)
+            self.kv = nn.Conv2d(channels, 2 * channels, 1)
+
+    def extra_repr(self) -> str:
+        return (f'channels={self.channels}, grid_size={self.grid_size}, pool_ratio={self.pool_ratio}, '
+                f'head_width={self.head_width}')
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f'expected an input of shape (N, {self.channels}, H, W), got {tuple(x.shape)}')
+        height, width = x.shape[2:]
+        if self.grid_size == 1:
+            q, k, v = self._project(self.qkv, _to_tokens(self.norm(x)), 3)
+            return self.proj(_to_map(_attend(q, k, v), height, width))
+
+        windows, mask = _to_windows(_to_tokens(self.norm(x)), self.grid_size)
+        q, k, v = self._project(self.qkv, windows, 3)
+        local = _from_windows(_attend(q, k, v, mask), x.shape[0], height, width, self.grid_size)
+        local = self.grid_norm(x + local)
+
+        pooled = local
+        if self.pool_ratio > 1:
+            # A cell over the border averages the positions it really has.
+            pooled = F.avg_pool2d(local, self.pool_ratio, ceil_mode=True, count_include_pad=False)
+        q, = self._project(self.q, _to_tokens(local), 1)
+        k, v = self._project(self.kv, _to_tokens(self.ds_norm(pooled)), 2)
+        return self.proj(_to_map(_attend(q, k, v), height, width) + local)
+
+    def _project(self, conv: nn.Conv2d, tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """The 1x1 ``conv`` on tokens (B, ..., C) as ``parts`` tensors (B, heads, L, head_width)."""
+        y = F.linear(tokens, conv.weight.flatten(1), conv.bias)
+        y = y.view(tokens.shape[0], -1, parts, self.channels // self.head_width, self.head_width)
+        return y.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of (B, heads, L, d) tensors as (B, L, heads * d)."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _to_tokens(x: Tensor) -> Tensor:
+    """(N, C, H, W) as (N, H, W, C); no copy where ``x`` is channels-last in memory."""
+    return x.permute(0, 2, 3, 1)
+
+
+def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(N, H * W, C) as (N, C, H, W), channels-last in memory."""
+    return tokens.view(tokens.shape[0], height, width, -1).permute(0, 3, 1, 2)
+
+
+def _to_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+    """Cut (N, H, W, C) into windows (N * rows * columns, size², C), padding right and below.
+
+    The mask is None where nothing was padded, else a boolean (N * rows * columns, 1, 1, size²), true for the positions
+    inside the map. No window is all padding.
+    """
+    n, height, width, c = x.shape
+    pad_h, pad_w = -height % size, -width % size
+    if pad_h or pad_w:
+        x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+    rows, columns = (height + pad_h) // size, (width + pad_w) // size
+    windows = x.reshape(n, rows, size, columns, size, c).transpose(2, 3).reshape(-1, size * size, c)
+    if not (pad_h or pad_w):
+        return windows, None
+    row_inside = torch.arange(rows * size, device=x.device).view(rows, 1, size, 1) < height
+    column_inside = torch.arange(columns * size, device=x.device).view(1, columns, 1, size) < width
+    mask = (row_inside & column_inside).view(1, -1, 1, 1, size * size)
+    return windows, mask.expand(n, -1, -1, -1, -1).flatten(0, 1)
+
+
+def _from_windows(windows: Tensor, n: int, height: int, width: int, size: int) -> Tensor:
+    """Join windows (N * rows * columns, size², C) to a map (N, C, height, width), dropping the padding."""
+    rows, columns = -(-height // size), -(-width // size)
+    x = windows.view(n, rows, columns, size, size, -1).transpose(2, 3).reshape(n, rows * size, columns * size, -1)
+    return x[:, :height, :width].permute(0, 3, 1, 2)

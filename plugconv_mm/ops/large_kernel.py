@@ -1,0 +1,130 @@
+"""Large depthwise kernels, decomposed into a tall, a wide and a small one.
+
+Liu et al., "More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using Sparsity",
+https://arxiv.org/abs/2207.03620.
+"""
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plugconv_mm.ops.batch_norm import fold_batch_norm, folds
+
+
+class DecomposedLargeKernelConv2d(nn.Module):
+    """Depthwise M×s, s×M and s×s convolutions, each normalised, summed: an M×M kernel at the price of three thin ones.
+
+    In evaluation mode every BatchNorm is folded into its kernel and the s×s kernel is added to the middle of the M×s
+    one, so that two convolutions are left; :meth:`switch_to_deploy` makes that final. Stride 1, same-size output.
+
+    Shapes: (N, C, H, W) -> (N, C, H, W), of any H and W. On a CPU the output is channels-last in memory, the layout
+    in which these convolutions are fast there.
+
+    Cost: N·C·H·W·(2·M·s + s²) multiply-adds in training, N·C·H·W·2·M·s in evaluation; M·M would be dense.
+
+    Paper: SLaK, https://arxiv.org/abs/2207.03620.
+
+    Args:
+        channels: C.
+        kernel_size: M, odd.
+        small_kernel: s, odd. There is no s×s branch where s is not below M.
+        norm_layer: Makes the normalisation of a branch from its channels.
+
+    Raises:
+        ValueError: If a kernel size is even or not positive, or if a normalisation cannot be folded on deployment.
+
+    Example:
+        >>> import torch
+        >>> from plugconv_mm.ops import DecomposedLargeKernelConv2d
+        >>> conv = DecomposedLargeKernelConv2d(8, kernel_size=31).eval()
+        >>> x = torch.rand(2, 8, 20, 40)
+        >>> y = conv(x)
+        >>> conv.switch_to_deploy()
+        >>> sorted(conv.state_dict())
+        ['horizontal.bias', 'horizontal.weight', 'vertical.bias', 'vertical.weight']
+        >>> torch.allclose(conv(x), y, atol=1e-4)
+        True
+    """
+
+    def __init__(self, channels: int, kernel_size: int, small_kernel: int = 5,
+                 norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
+        super().__init__()
+        for name, size in (('kernel_size', kernel_size), ('small_kernel', small_kernel)):
+            if size < 1 or size % 2 == 0:
+                raise ValueError(f'{name} must be odd and positive, so that kernels share a centre, got {size}')
+        self.channels, self.kernel_size, self.small_kernel = channels, kernel_size, small_kernel
+
+        def branch(height: int, width: int) -> nn.Sequential:
+            conv = nn.Conv2d(channels, channels, (height, width), padding=(height // 2, width // 2), groups=channels,
+                             bias=False)
+            module = nn.Sequential()
+            module.add_module('conv', conv)
+            module.add_module('bn', norm_layer(channels))
+            return module
+
+        self.vertical: nn.Module = branch(kernel_size, small_kernel)
+        self.horizontal: nn.Module = branch(small_kernel, kernel_size)
+        self.small_conv = branch(small_kernel, small_kernel) if small_kernel < kernel_size else None
+
+    @property
+    def deployed(self) -> bool:
+        """Whether two biased convolutions are all that is left."""
+        return isinstance(self.vertical, nn.Conv2d)
+
+    def _branches(self) -> list[nn.Sequential]:
+        return [b for b in (self.vertical, self.horizontal, self.small_conv) if b is not None]
+
+    def folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Kernel (C, 1, M, s) and bias (C) of the tall convolution, kernel (C, 1, s, M) and bias of the wide one."""
+        if self.deployed:
+            return self.vertical.weight, self.vertical.bias, self.horizontal.weight, self.horizontal.bias
+        kernels, biases = [], []
+        for branch in self._branches():
+            scale, shift = fold_batch_norm(branch.bn)
+            kernels.append(branch.conv.weight * scale[:, None, None, None])
+            biases.append(shift)
+        if self.small_conv is not None:
+            margin = (self.kernel_size - self.small_kernel) // 2
+            kernels[0] = kernels[0] + F.pad(kernels[2], (0, 0, margin, margin))
+            biases[0] = biases[0] + biases[2]
+        return kernels[0], biases[0], kernels[1], biases[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f'expected (N, {self.channels}, H, W), got {tuple(x.shape)}')
+        if x.device.type == 'cpu':  # wide depthwise kernels are over ten times slower there on contiguous maps
+            x = x.contiguous(memory_format=torch.channels_last)
+        if not self.deployed and not all(folds(branch.bn) for branch in self._branches()):
+            y = self.vertical(x) + self.horizontal(x)
+            return y if self.small_conv is None else y + self.small_conv(x)
+        tall, tall_bias, wide, wide_bias = self.folded()
+        long, short = self.kernel_size // 2, self.small_kernel // 2
+        y = F.conv2d(x, tall, tall_bias + wide_bias, padding=(long, short), groups=self.channels)
+        return y + F.conv2d(x, wide, padding=(short, long), groups=self.channels)
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Fold everything into two biased convolutions, for good; the output stays that of evaluation mode.
+
+        The parameters are then ``vertical.weight``, ``vertical.bias``, ``horizontal.weight`` and ``horizontal.bias``.
+
+        Raises:
+            ValueError: If a normalisation is not a BatchNorm with running statistics.
+        """
+        if self.deployed:
+            return
+        for branch in self._branches():
+            if getattr(branch.bn, 'running_mean', None) is None:
+                raise ValueError('only BatchNorm with running statistics can be folded into a convolution, '
+                                 f'got {type(branch.bn).__name__}')
+        folded = self.folded()
+        for name, weight, bias in (('vertical', *folded[:2]), ('horizontal', *folded[2:])):
+            old = getattr(self, name).conv
+            conv = nn.Conv2d(self.channels, self.channels, old.kernel_size, padding=old.padding, groups=self.channels,
+                             device=weight.device, dtype=weight.dtype).requires_grad_(old.weight.requires_grad)
+            conv.weight.copy_(weight)
+            conv.bias.copy_(bias)
+            conv.train(self.training)
+            setattr(self, name, conv)
+        self.small_conv = None
