@@ -16,4 +16,5 @@ WAREHOUSE_FAMILIES = ('kw_resnet', 'kw_mobilenetv2', 'kw_convnext')
 def test_model_gives_the_published_output(name, tolerance):
     registry = pytest.importorskip('plugconv_mm.registry')
     recorded.assert_model_matches(
-        recorded.load(name), lambda cfg: registry.MODELS.build({'_scope_': 'plugconv_mm', **cfg}), tolerance=tolerance)
+        recorded.load(name), lambda cfg: registry.MODELS.build(cfg | dict(type=f'plugconv_mm.{cfg["type"]}')),
+        tolerance=tolerance)
