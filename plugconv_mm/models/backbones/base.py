@@ -26,10 +26,10 @@ class Backbone(BaseModule):
     def __init__(self, num_stages: int, out_indices: Sequence[int], frozen_stages: int, norm_eval: bool,
                  init_cfg: dict | list[dict] | None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if any(i not in range(num_stages) for i in out_indices):
-            raise ValueError(f'out_indices must be within 0..{num_stages - 1}, got {tuple(out_indices)}')
+        if not out_indices or any(i not in range(num_stages) for i in out_indices):
+            raise ValueError(f'out_indices must name stages 0 to {num_stages - 1}, got {tuple(out_indices)}')
         if frozen_stages not in range(-1, num_stages + 1):
-            raise ValueError(f'frozen_stages must be within -1..{num_stages}, got {frozen_stages}')
+            raise ValueError(f'frozen_stages must be between -1 and {num_stages}, got {frozen_stages}')
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval

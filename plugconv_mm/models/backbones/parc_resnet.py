@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from plugconv_mm.models.backbones.base import Backbone
 from plugconv_mm.ops import ParCHW2d
 from plugconv_mm.registry import MODELS
 
@@ -70,7 +69,7 @@ class Bottleneck(nn.Module):
 
 
 @MODELS.register_module()
-class ParCResNet(BaseModule):
+class ParCResNet(Backbone):
     """ResNet with ParC in the last blocks of its stages; arguments as mmdet's ResNet.
 
     Args:
@@ -111,22 +110,17 @@ class ParCResNet(BaseModule):
         if depth not in self.depths:
             raise ValueError(f'depth must be one of {tuple(self.depths)}, got {depth}')
         blocks = self.depths[depth]
-        parc_blocks, out_indices = tuple(parc_blocks), tuple(out_indices)
+        parc_blocks = tuple(parc_blocks)
         if len(parc_blocks) != 4 or any(not 0 <= p < b for p, b in zip(parc_blocks, blocks, strict=True)):
             raise ValueError(
                 f'parc_blocks gives the number of ParC blocks of each of the 4 stages; depth {depth} has {blocks} '
                 'blocks, the first of each keeps its 3x3 convolution, so at most '
                 f'{tuple(b - 1 for b in blocks)} can be ParC; got {parc_blocks}')
-        if not out_indices or any(i not in range(4) for i in out_indices):
-            raise ValueError(f'out_indices must name stages 0 to 3, got {out_indices}')
-        if frozen_stages not in range(-1, 5):
-            raise ValueError(f'frozen_stages must be between -1 and 4, got {frozen_stages}')
         if init_cfg is None:
             init_cfg = [dict(type='Kaiming', layer='Conv2d'),
                         dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
-        super().__init__(init_cfg)
+        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = dict(type='BN', requires_grad=True) if norm_cfg is None else norm_cfg
-        self.out_indices, self.frozen_stages, self.norm_eval = out_indices, frozen_stages, norm_eval
         self.zero_init_residual = zero_init_residual
 
         self.conv1 = nn.Conv2d(in_channels, base_channels, 7, 2, padding=3, bias=False)
@@ -155,23 +149,9 @@ class ParCResNet(BaseModule):
                 if isinstance(m, Bottleneck):
                     nn.init.zeros_(m.bn3.weight)
 
-    def _freeze_stages(self) -> None:
-        frozen = [self.conv1, self.bn1] if self.frozen_stages >= 0 else []
-        frozen += [getattr(self, f'layer{i}') for i in range(1, self.frozen_stages + 1)]
-        for module in frozen:
-            module.eval()
-            for p in module.parameters():
-                p.requires_grad = False
-
-    def train(self, mode: bool = True) -> 'ParCResNet':
-        """Sets the mode; frozen stages stay in evaluation, and BatchNorm does with `norm_eval`."""
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for m in self.modules():
-                if isinstance(m, _BatchNorm):
-                    m.eval()
-        return self
+    def stage_modules(self, stage: int) -> list[nn.Module]:
+        """The modules of the stem (``stage=0``) or of a stage, counted from 1."""
+        return [getattr(self, f'layer{stage}')] if stage else [self.conv1, self.bn1]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps pictures (B, in_channels, H, W) to one feature map for each of `out_indices`."""
