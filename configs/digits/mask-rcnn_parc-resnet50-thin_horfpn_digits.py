@@ -1,7 +1,7 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/digits_instance.py',
-    '../_base_/schedules/digits_7e.py',
+    '../_base_/schedules/digits_8e.py',
     'mmdet::_base_/default_runtime.py',
     '../_base_/runtime.py',
 ]
@@ -18,17 +18,14 @@ model = dict(
         # digits are 16 to 64 pixels, and taller than wide
         anchor_generator=dict(scales=[4], ratios=[1.0, 2.0], strides=[4, 8, 16, 32])),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64),
+        # a bin of a digit's box is about as big as a pixel of its level
+        bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
         mask_roi_extractor=dict(out_channels=64),
-        mask_head=dict(
-            num_convs=2,
-            in_channels=64,
-            conv_out_channels=64,
-            num_classes=10)),
+        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10)),
     # two to five digits a picture need fewer samples and proposals than COCO
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=400, max_per_img=100),
-        rcnn=dict(sampler=dict(num=64))),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=400, max_per_img=100), rcnn=dict(max_per_img=20)))

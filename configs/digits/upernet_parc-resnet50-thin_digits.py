@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/upernet_parc-resnet50.py',
     '../_base_/datasets/digits_semantic.py',
-    '../_base_/schedules/digits_430it.py',
+    '../_base_/schedules/digits_500it.py',
     '../_base_/mmseg_runtime.py',
     '../_base_/runtime.py',
 ]
@@ -14,7 +14,7 @@ model = dict(
     decode_head=dict(
         in_channels=[64, 128, 256, 512],
         pool_scales=(2, 3),  # of a map of 5x5
-        channels=48,
+        channels=32,
         dropout_ratio=0,
         num_classes=11,
         norm_cfg=norm_cfg,

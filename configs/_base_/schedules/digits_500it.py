@@ -1,5 +1,5 @@
 # from random initialisation, in minutes on two CPU cores
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=430, val_interval=215)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=250)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -8,5 +8,5 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=430, T_max=400),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=500, T_max=470),
 ]
