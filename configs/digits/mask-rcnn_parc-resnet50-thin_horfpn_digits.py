@@ -18,8 +18,7 @@ model = dict(
         # digits are 16 to 64 pixels, and taller than wide
         anchor_generator=dict(scales=[4], ratios=[1.0, 2.0], strides=[4, 8, 16, 32])),
     roi_head=dict(
-        # a bin of a digit's box is about as big as a pixel of its level
-        bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
+        bbox_roi_extractor=dict(out_channels=64),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10)),
