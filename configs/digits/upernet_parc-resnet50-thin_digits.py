@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/upernet_parc-resnet50.py',
     '../_base_/datasets/digits_semantic.py',
-    '../_base_/schedules/digits_500it.py',
+    '../_base_/schedules/digits_440it.py',
     '../_base_/mmseg_runtime.py',
     '../_base_/runtime.py',
 ]

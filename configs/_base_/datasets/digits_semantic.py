@@ -10,7 +10,8 @@ metainfo = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', scale=(160, 160), keep_ratio=True),
+    dict(type='RandomResize', scale=(160, 160), ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(160, 160)),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -1,12 +1,12 @@
 # from random initialisation, in minutes on two CPU cores
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=250)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=440, val_interval=220)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=500, T_max=470),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=440, T_max=410),
 ]
