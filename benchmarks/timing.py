@@ -1,4 +1,5 @@
 """Timing side by side: every candidate in each round, so that a drifting machine hurts none of them more."""
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -24,12 +25,15 @@ def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.
         call()
         call()
     times = {name: [] for name in candidates}
+    # In an order drawn anew for each round: a call finds the caches and the freed memory of the one before it.
+    order, shuffle = list(candidates), random.Random(0).shuffle
     start, done = time.perf_counter(), 0
     while done < rounds or (time.perf_counter() - start < seconds and done < 200):
-        for name, call in candidates.items():
+        shuffle(order)
+        for name in order:
             wait()
             begin = time.perf_counter()
-            call()
+            candidates[name]()
             wait()
             times[name].append(time.perf_counter() - begin)
         done += 1

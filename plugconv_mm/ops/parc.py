@@ -295,7 +295,7 @@ def _apply(plan: _Plan, x: Tensor, kernel: Tensor, offset: Tensor | None) -> Ten
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
     plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
     if (plan.backend == 'fft' and plan.group_width == 1 and not plan.channels_last and not plain
-            and x.device.type == 'cpu' and x.numel() * x.element_size() > 4 * _CHUNK_BYTES):
+            and x.device.type == 'cpu' and x.numel() * x.element_size() > 3 * _CHUNK_BYTES):
         return _apply_in_chunks(plan, x, kernel, offset)
     y = _correlate(plan, x.to(plan.compute_dtype), kernel).to(plan.out_dtype)
     if offset is None:

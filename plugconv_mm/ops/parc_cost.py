@@ -6,6 +6,7 @@ the transform. The constants were fitted to times of some 230 shapes, both direc
 training, measured side by side with two threads of a server CPU; ``python -m benchmarks.parc`` shows how near the
 choice comes to the best of the three on another machine. Only the order of the three matters, not the times.
 """
+import functools
 import math
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ CPU = {
                         train=3, train_w=8.2),
         'fft': Cost(call=0.45, move=0.28, work=0.22, move_h=1.35, move_cl=1.6, prime=5.4, half=1.75, train_call=5.4,
                     train=4.5),
-        'gemm': Cost(call=0.15, move=0.2, work=0.02, move_h=0.76, move_cl=6, copies=0.31, work_h=0.57, half=0.84,
+        'gemm': Cost(call=0.15, move=0.2, work=0.02, move_h=0.76, move_cl=6, copies=0.31, work_h=0.6, half=0.84,
                      train_call=8, train=3.9, train_w=1.7, prepare=2),
     },
     'dense': {
@@ -97,9 +98,18 @@ CUDA = {
 
 def cheapest_backend(workload: Workload) -> str:
     """The form that is expected to take the least time."""
+    # torch.compile asks once, and warns of caches that it looks through.
+    return _cheapest(workload) if torch.compiler.is_compiling() else _remembered(workload)
+
+
+def _cheapest(workload: Workload) -> str:
     kind = 'depthwise' if workload.groups == workload.channels else 'dense'
     table = (CPU if workload.device == 'cpu' else CUDA)[kind]
-    return min(BACKENDS, key=lambda backend: milliseconds(workload, backend, table[backend]))
+    times = [milliseconds(workload, backend, table[backend]) for backend in BACKENDS]
+    return BACKENDS[times.index(min(times))]
+
+
+_remembered = functools.lru_cache(4096)(_cheapest)
 
 
 def milliseconds(w: Workload, backend: str, cost: Cost) -> float:
