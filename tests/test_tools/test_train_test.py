@@ -334,7 +334,8 @@ def test_two_processes(data, tmp_path, config):
 @pytest.mark.slow
 def test_detector_same_figures_after_training(data, tmp_path):
     """Long enough for an AP above zero, on the pictures it was trained on."""
-    more = [*options(data, 'train_cfg.max_epochs=40', 'train_cfg.val_interval=40', 'model.backbone.base_channels=8',
+    more = [*options(data, 'train_cfg.max_epochs=40', 'train_cfg.val_interval=40', 'param_scheduler.1.end=40',
+                     'param_scheduler.1.T_max=40', 'model.backbone.base_channels=8',
                      'model.neck.in_channels=[32,64,128,256]', 'default_hooks.checkpoint.interval=40')]
     same = [f'{loader}_dataloader.dataset.{key}' for loader in ('val', 'test') for key in (
         'ann_file=annotations/instances_train.json', 'data_prefix.img=train/')]

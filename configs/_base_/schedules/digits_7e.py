@@ -1,5 +1,5 @@
 # from random initialisation, in minutes on two CPU cores
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=7, val_begin=4, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=7, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

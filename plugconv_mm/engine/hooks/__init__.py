@@ -1,3 +1,4 @@
 from plugconv_mm.engine.hooks.check_finite import CheckFiniteHook, NonFiniteError
+from plugconv_mm.engine.hooks.sync_buffers import SyncBuffersHook
 
-__all__ = ['CheckFiniteHook', 'NonFiniteError']
+__all__ = ['CheckFiniteHook', 'NonFiniteError', 'SyncBuffersHook']
