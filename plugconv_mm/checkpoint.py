@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 __all__ = ['FAMILIES', 'Family', 'convert_official', 'convert_with_report', 'load_from_local',
-           'read_checkpoint', 'write_checkpoint']
+           'read_checkpoint', 'state_dict_of', 'write_checkpoint']
 
 # --------------------------------------------------------------------------------------------------------------------
 # Published families
@@ -200,13 +200,23 @@ def _some(keys) -> str:
     return ', '.join(repr(key) for key in keys[:4]) + (', ...' if len(keys) > 4 else '')
 
 
-def _unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the prefixes of wrappers."""
+def state_dict_of(checkpoint: Mapping) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint, without the prefixes of wrappers.
+
+    Args:
+        checkpoint: A state dict, or a mapping that holds one under ``state_dict``, ``model`` and the like.
+
+    Returns:
+        A new dict that shares the tensors.
+
+    Raises:
+        ValueError: If there is no state dict in it, or an empty one.
+    """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'a checkpoint is a mapping from names to tensors, got {type(checkpoint).__name__}')
     for name in _WRAPPERS:
         if isinstance(checkpoint.get(name), Mapping):
-            return _unwrap(checkpoint[name])
+            return state_dict_of(checkpoint[name])
     if not checkpoint:
         raise ValueError('the state dict is empty')
     strange = [key for key, value in checkpoint.items() if not (isinstance(key, str) and torch.is_tensor(value))]
@@ -319,7 +329,7 @@ def convert_official(state_dict: Mapping) -> dict[str, Tensor]:
 
 def convert_with_report(state_dict: Mapping) -> tuple[dict[str, Tensor], str]:
     """:func:`convert_official`, and a line that says what was recognised and how many tensors went where."""
-    state = _without_backbone(_unwrap(state_dict))
+    state = _without_backbone(state_dict_of(state_dict))
     converted, found = _convert(state)
     families = ', '.join(f'{name} (under {prefix!r})' if prefix else name for prefix, name in found.items())
     renamed = len(converted.keys() - state.keys())
@@ -490,7 +500,7 @@ def load_from_local(filename: str, map_location=None) -> dict:
     """
     checkpoint = read_checkpoint(filename, map_location)
     try:
-        state = _unwrap(checkpoint)
+        state = state_dict_of(checkpoint)
     except ValueError:  # not weights alone
         return checkpoint
     for part in _split(state)[0].values():
