@@ -84,6 +84,15 @@ def test_nothing_to_do(name):
     torch.testing.assert_close(outputs(model), want, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('name', [*OTHERS, 'SLaK'])
+def test_the_fusion_of_mmcv_changes_nothing(name):
+    """``fuse_conv_bn``, as the benchmark tools of OpenMMLab call it, goes by the order in which modules were made."""
+    from mmcv.cnn import fuse_conv_bn
+    model = trained(MODELS.build(dict(type=name, **(OTHERS | {'SLaK': SLIM})[name])))
+    want = outputs(model)
+    torch.testing.assert_close(outputs(fuse_conv_bn(model)), want, atol=1e-4, rtol=1e-4)
+
+
 def test_twice_is_once():
     model = trained(SLaK(**SLIM))
     model.switch_to_deploy()
