@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 __all__ = ['FAMILIES', 'Family', 'convert_official', 'convert_with_report', 'load_from_local',
-           'read_checkpoint', 'write_checkpoint']
+           'read_checkpoint', 'state_dict_of', 'write_checkpoint']
 
 # --------------------------------------------------------------------------------------------------------------------
 # Published families
@@ -57,7 +57,8 @@ _GCC = ((r'(\.parc_[hw])\.pe$', r'\1.position_embedding'), (r'(\.parc_[hw])\.gcc
 _PARC_SHAPES = ((r'\.parc_h\.(weight|position_embedding)$', (None, None, None, 1)),
                 (r'\.parc_w\.(weight|position_embedding)$', (None, None, 1, None)))
 _KW_ATTENTION = rf'(fc[123]\.(weight|bias)|norm1\.{_NORM}|basis_bias)'
-_KW_SHAPES = ((r'^warehouse_manager\.weights\.', (None, None, None, 1, 1)), )
+_CELLS = re.compile(r'warehouse_manager\.weights\.\d+')
+_KW_SHAPES = ((_CELLS.pattern, (None, None, None, 1, 1)), )
 
 FAMILIES = (
     Family(
@@ -200,13 +201,23 @@ def _some(keys) -> str:
     return ', '.join(repr(key) for key in keys[:4]) + (', ...' if len(keys) > 4 else '')
 
 
-def _unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the prefixes of wrappers."""
+def state_dict_of(checkpoint: Mapping) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint, without the prefixes of wrappers.
+
+    Args:
+        checkpoint: A state dict, or a mapping that holds one under ``state_dict``, ``model`` and the like.
+
+    Returns:
+        A new dict that shares the tensors.
+
+    Raises:
+        ValueError: If there is no state dict in it, or an empty one.
+    """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'a checkpoint is a mapping from names to tensors, got {type(checkpoint).__name__}')
     for name in _WRAPPERS:
         if isinstance(checkpoint.get(name), Mapping):
-            return _unwrap(checkpoint[name])
+            return state_dict_of(checkpoint[name])
     if not checkpoint:
         raise ValueError('the state dict is empty')
     strange = [key for key, value in checkpoint.items() if not (isinstance(key, str) and torch.is_tensor(value))]
@@ -228,22 +239,27 @@ def _renamed(key: str, family: Family) -> str:
     return key
 
 
-def _rename(state: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+def _rename(state: dict[str, Tensor], family: Family, prefix: str) -> dict[str, Tensor]:
     converted, unknown = {}, []
+    dropped = {key for key in state if re.fullmatch(family.dropped, key)}
+    if any('.attention.' in key for key in dropped):
+        # A dynamic classifier draws from cells of its own, in the warehouse that was named last.
+        dropped.add(max((key for key in state if _CELLS.match(key)), key=lambda key: int(key.rpartition('.')[2])))
     for key, value in state.items():
-        if re.fullmatch(family.dropped, key):
+        if key in dropped:
             continue
         ours = _renamed(key, family)
         if not re.fullmatch(family.known, ours):
-            unknown.append(key)
+            unknown.append(prefix + key)
             continue
         if ours in converted:
-            raise ValueError(f'two keys of this {family.name} checkpoint would both become {ours!r}, one is {key!r}')
+            raise ValueError(f'two keys of this {family.name} checkpoint would both become {ours!r}, one is '
+                             f'{prefix + key!r}')
         for pattern, sizes in family.shapes:
             if re.search(pattern, ours) and not (value.dim() == len(sizes) and all(
                     want in (None, got) for want, got in zip(sizes, value.shape, strict=True))):
                 want = ', '.join('*' if size is None else str(size) for size in sizes)
-                raise ValueError(f'{key!r} of this {family.name} checkpoint has shape {tuple(value.shape)}, '
+                raise ValueError(f'{prefix + key!r} of this {family.name} checkpoint has shape {tuple(value.shape)}, '
                                  f'expected ({want})')
         converted[ours] = value
     if unknown:
@@ -281,7 +297,7 @@ def _convert(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str
         family = _recognise(part)
         if family:
             found[prefix] = family.name
-            part = _rename(part, family)
+            part = _rename(part, family, prefix)
         converted.update({prefix + key: value for key, value in part.items()})
     if not found:
         raise ValueError(
@@ -319,7 +335,7 @@ def convert_official(state_dict: Mapping) -> dict[str, Tensor]:
 
 def convert_with_report(state_dict: Mapping) -> tuple[dict[str, Tensor], str]:
     """:func:`convert_official`, and a line that says what was recognised and how many tensors went where."""
-    state = _without_backbone(_unwrap(state_dict))
+    state = _without_backbone(state_dict_of(state_dict))
     converted, found = _convert(state)
     families = ', '.join(f'{name} (under {prefix!r})' if prefix else name for prefix, name in found.items())
     renamed = len(converted.keys() - state.keys())
@@ -486,15 +502,18 @@ def load_from_local(filename: str, map_location=None) -> dict:
     """Loader of local files for mmengine: :func:`read_checkpoint`, with published checkpoints turned into ours.
 
     A published backbone or detector can therefore stand in ``init_cfg=dict(type='Pretrained', checkpoint=...)`` or
-    ``load_from`` as it is. Other checkpoints pass unchanged.
+    ``load_from`` as it is: bare, or under ``model`` and the like, where mmengine would find no weights. Of what lies
+    beside the weights, only the classes are kept. Other checkpoints pass unchanged.
     """
     checkpoint = read_checkpoint(filename, map_location)
     try:
-        state = _unwrap(checkpoint)
+        state = state_dict_of(checkpoint)
     except ValueError:  # not weights alone
         return checkpoint
-    for part in _split(state)[0].values():
-        family = _recognise(part)
-        if family and any(_renamed(key, family) != key for key in part):
-            return {'state_dict': _convert(state)[0], 'meta': {}}
-    return checkpoint
+    parts = [(family, part) for part in _split(state)[0].values() if (family := _recognise(part))]
+    renamed = any(_renamed(key, family) != key for family, part in parts for key in part)
+    if not parts or (not renamed and checkpoint.get('state_dict', checkpoint).keys() == state.keys()):
+        return checkpoint
+    meta = checkpoint.get('meta')
+    kept = ('CLASSES', 'PALETTE', 'dataset_meta') if isinstance(meta, Mapping) else ()
+    return {'state_dict': _convert(state)[0], 'meta': {key: meta[key] for key in kept if key in meta}}

@@ -3,4 +3,8 @@ from plugconv_mm.compat.packages import plug_ins
 from plugconv_mm.models import backbones, decode_heads, necks
 
 __getattr__, __all__ = plug_ins(
-    __name__, backbones=backbones.__all__, decode_heads=decode_heads.__all__, necks=necks.__all__)
+    __name__,
+    backbones=backbones.__all__,
+    convs=['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d', 'ParC2d', 'ParCHW2d'],
+    decode_heads=decode_heads.__all__,
+    necks=necks.__all__)

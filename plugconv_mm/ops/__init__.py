@@ -1,4 +1,5 @@
 """Operators in plain PyTorch."""
+from plugconv_mm.ops.deploy import deploy_state_dict, switch_to_deploy
 from plugconv_mm.ops.gnconv import GlobalLocalFilter, GnConv2d
 from plugconv_mm.ops.h_mhsa import HMHSA
 from plugconv_mm.ops.kernel_warehouse import KernelWarehouse, KWConv2d, KWLinear
@@ -7,4 +8,4 @@ from plugconv_mm.ops.layer_norm import LayerNorm2d
 from plugconv_mm.ops.parc import ParC2d, ParCHW2d, parc_conv2d
 
 __all__ = ['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'HMHSA', 'KernelWarehouse', 'KWConv2d',
-           'KWLinear', 'LayerNorm2d', 'ParC2d', 'ParCHW2d', 'parc_conv2d']
+           'KWLinear', 'LayerNorm2d', 'ParC2d', 'ParCHW2d', 'deploy_state_dict', 'parc_conv2d', 'switch_to_deploy']

@@ -7,8 +7,10 @@ Classification", https://arxiv.org/abs/2107.00645.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from plugconv_mm.ops.kernel_cache import KernelCache
+from plugconv_mm.ops.same_size import Size, check_same_size
 
 FILTERS = ('7x7', 'gf')
 
@@ -149,11 +151,12 @@ class GnConv2d(nn.Module):
     """
     transposed = False
     output_padding = (0, 0)
+    conv_layer: type[nn.Conv2d] = nn.Conv2d
 
-    def __init__(self, in_channels: int, out_channels: int | None = None, kernel_size: int | tuple[int, int] = 7,
-                 stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | None = None,
-                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, *, order: int = 2,
-                 filter: str = '7x7', filter_size: tuple[int, int] = (14, 8), scale: float = 1.0) -> None:
+    def __init__(self, in_channels: int, out_channels: int | None = None, kernel_size: Size = 7, stride: Size = 1,
+                 padding: Size | str | None = None, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
+                 order: int = 2, filter: str = '7x7', filter_size: tuple[int, int] = (14, 8),
+                 scale: float = 1.0) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
         if order < 1:
@@ -168,26 +171,22 @@ class GnConv2d(nn.Module):
             raise ValueError(f"filter='gf' halves the {2 * out_channels - out_channels // 2**(order - 1)} channels "
                              f'that a gnConv of order {order} with {out_channels} channels filters, and cannot: pass '
                              f"a multiple of {2**order} channels, a lower order, or filter='7x7'")
-        kernel, stride, dilation = (v if isinstance(v, tuple) else (v, v) for v in (kernel_size, stride, dilation))
-        same = tuple(d * (k - 1) / 2 for k, d in zip(kernel, dilation, strict=True))
-        padding = same if padding is None else padding if isinstance(padding, tuple) else (padding, padding)
-        if stride != (1, 1) or groups != 1 or padding != same:
-            raise ValueError(
-                'GnConv2d keeps the size of the map and mixes all channels: it replaces convolutions with stride 1, '
-                f'groups 1 and "same" padding only, got kernel_size={kernel_size}, stride={stride}, '
-                f'padding={padding}, dilation={dilation}, groups={groups}')
+        kernel, padding = check_same_size('GnConv2d', kernel_size, stride, padding, dilation)
+        if groups != 1:
+            raise ValueError(f'GnConv2d mixes all channels: it replaces convolutions with groups 1 only, got {groups}')
         self.in_channels, self.out_channels, self.order, self.scale = in_channels, out_channels, order, scale
-        self.kernel_size, self.stride, self.padding, self.dilation, self.groups = kernel, stride, padding, dilation, 1
+        self.kernel_size, self.padding, self.dilation = kernel, padding, _pair(dilation)
+        self.stride, self.groups = (1, 1), 1
         self.widths = [out_channels // 2**i for i in reversed(range(order))]
         inner = sum(self.widths)
-        self.proj_in = nn.Conv2d(in_channels, 2 * out_channels, 1)
+        self.proj_in = self.conv_layer(in_channels, 2 * out_channels, 1)
         if filter == '7x7':
-            self.dwconv = nn.Conv2d(inner, inner, 7, padding=3, groups=inner)
+            self.dwconv = self.conv_layer(inner, inner, 7, padding=3, groups=inner)
         else:
             self.dwconv = GlobalLocalFilter(inner, *filter_size)
         self.pws = nn.ModuleList(
-            nn.Conv2d(small, large, 1) for small, large in zip(self.widths[:-1], self.widths[1:], strict=True))
-        self.proj_out = nn.Conv2d(out_channels, out_channels, 1, bias=bias)
+            self.conv_layer(small, large, 1) for small, large in zip(self.widths[:-1], self.widths[1:], strict=True))
+        self.proj_out = self.conv_layer(out_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         _check_map(x, self.in_channels, 'GnConv2d')

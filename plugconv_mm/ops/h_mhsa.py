@@ -71,12 +71,14 @@ class HMHSA(nn.Module):
         self.grid_size = grid_size
         self.pool_ratio = pool_ratio
         self.head_width = head_width
+        # The norms first: mmcv's fuse_conv_bn folds a batch norm into the convolution that was made before it.
         self.norm = norm_layer(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.proj = nn.Conv2d(channels, channels, 1)
         if grid_size > 1:
             self.grid_norm = norm_layer(channels)
             self.ds_norm = norm_layer(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+        if grid_size > 1:
             self.q = nn.Conv2d(channels, channels, 1)
             self.kv = nn.Conv2d(channels, 2 * channels, 1)
 

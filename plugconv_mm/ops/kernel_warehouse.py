@@ -312,7 +312,7 @@ class KWConv2d(_KWLayer):
         out_channels: Channels of the output.
         kernel_size: Size of the kernel.
         stride: Stride.
-        padding: Zeros on each side.
+        padding: Zeros on each side, 'same' or 'valid'.
         dilation: Spacing of the kernel.
         groups: Groups of channels.
         bias: Whether to add a bias.
@@ -331,8 +331,11 @@ class KWConv2d(_KWLayer):
         torch.Size([4, 32, 4, 5])
     """
 
+    transposed = False
+    output_padding = (0, 0)
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
-                 stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
+                 stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | str = 0,
                  dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True,
                  warehouse: KernelWarehouse | None = None, name: str = 'conv') -> None:
         super().__init__()
@@ -341,7 +344,8 @@ class KWConv2d(_KWLayer):
                              f'{out_channels} channels')
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
-        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        self.padding = padding if isinstance(padding, str) else _pair(padding)
+        self.dilation = _pair(dilation)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self._join(warehouse, name, (out_channels, in_channels // groups, *self.kernel_size), in_channels)
 

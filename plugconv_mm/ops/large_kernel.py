@@ -103,6 +103,18 @@ class DecomposedLargeKernelConv2d(nn.Module):
         y = F.conv2d(x, tall, tall_bias + wide_bias, padding=(long, short), groups=self.channels)
         return y + F.conv2d(x, wide, padding=(short, long), groups=self.channels)
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # A loader that is not strict would pass over the other form's names and leave the kernels as they are.
+        if self.deployed and f'{prefix}vertical.conv.weight' in state_dict:
+            raise ValueError(
+                f'the large kernel {prefix!r} is deployed, and these weights are not: load them before '
+                'switch_to_deploy(), or fold them first with tools/model_converters/switch_to_deploy.py')
+        if not self.deployed and f'{prefix}vertical.weight' in state_dict:
+            raise ValueError(
+                f'these weights of the large kernel {prefix!r} are deployed, and the module is not: build SLaK with '
+                'deploy=True, or call switch_to_deploy() before loading them')
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Fold everything into two biased convolutions, for good; the output stays that of evaluation mode.

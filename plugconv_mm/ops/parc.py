@@ -153,6 +153,7 @@ class ParCHW2d(nn.Module):
         depthwise: Whether each half is convolved depthwise (the default) or densely.
         position_embedding: Whether the halves have position embeddings.
         backend: As in :func:`parc_conv2d`.
+        bias: Whether the halves have a bias.
 
     Raises:
         ValueError: If `channels` is odd.
@@ -163,15 +164,15 @@ class ParCHW2d(nn.Module):
     """
 
     def __init__(self, channels: int, meta_size: int, depthwise: bool = True, position_embedding: bool = True,
-                 backend: str = 'auto') -> None:
+                 backend: str = 'auto', bias: bool = True) -> None:
         super().__init__()
         if channels % 2:
             raise ValueError(f'ParC-H and ParC-W share the channels half and half: got {channels}, which two does not '
                              'divide. Choose an even width.')
         half = channels // 2
         groups = half if depthwise else 1
-        self.parc_h = ParC2d(half, 'H', meta_size, groups, position_embedding=position_embedding, backend=backend)
-        self.parc_w = ParC2d(half, 'W', meta_size, groups, position_embedding=position_embedding, backend=backend)
+        self.parc_h = ParC2d(half, 'H', meta_size, groups, bias, position_embedding, backend)
+        self.parc_w = ParC2d(half, 'W', meta_size, groups, bias, position_embedding, backend)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves `x` of shape (B, channels, H, W)."""

@@ -1,16 +1,10 @@
 """convert_official: published names become ours."""
-import runpy
-import sys
-from pathlib import Path
-
 import pytest
 import recorded
 import torch
 
 from plugconv_mm import checkpoint as module
 from plugconv_mm.checkpoint import convert_official, read_checkpoint, write_checkpoint
-
-TOOL = Path(__file__).parents[2] / 'tools' / 'model_converters' / 'convert_official.py'
 
 
 def published(name):
@@ -137,24 +131,11 @@ def test_each_record_belongs_to_one_family():
         assert len(found) == bool(keys), path.stem
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """Runs the command in this process: exit status, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        return end.value.code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.mark.parametrize('source, target', [('pth', 'safetensors'), ('safetensors', 'pth')])
 def test_tool(tmp_path, neck, tool, source, target):
     source, target = tmp_path / f'published.{source}', tmp_path / f'ours.{target}'
     write_checkpoint(neck, source)
-    status, said, complaint = tool(source, target)
+    status, said, complaint = tool('convert_official.py', source, target)
     assert status == 0, complaint
     assert 'HorFPN: 56 tensors, 48 of them renamed, 0 dropped' in said
     ours, expected = read_checkpoint(target), convert_official(neck)
@@ -167,7 +148,7 @@ def test_tool_says_what_is_wrong(tmp_path, tool):
     write_checkpoint({'conv.weight': torch.zeros(1)}, source)
     target.write_bytes(b'old')
     for path, message in ((tmp_path / 'missing.pth', 'there is no checkpoint'), (source, 'tells a family')):
-        status, _, complaint = tool(path, target)
+        status, _, complaint = tool('convert_official.py', path, target)
         assert status == 1
         assert complaint.startswith('error: ') and message in complaint
     assert target.read_bytes() == b'old'

@@ -4,7 +4,14 @@ import torch
 
 pytest.importorskip('mmcv')
 
-from plugconv_mm.models.backbones import HorNet, ParCConvNeXt, ParCMobileNetV2, ParCNet, TransCNN  # noqa: E402
+from plugconv_mm.models.backbones import (  # noqa: E402
+    HorNet,
+    ParCConvNeXt,
+    ParCMobileNetV2,
+    ParCNet,
+    ParCResNet,
+    TransCNN,
+)
 
 CLASSES = 1000
 
@@ -27,10 +34,35 @@ def test_hornet(arch, millions):
     assert round((count(lambda: HorNet(arch)) + with_norm(width)) / 1e6) == millions
 
 
+# The table's figures for the large networks, 209M and 211M, are not those of a classifier of 1000 classes, which has
+# 194.5M and 196.3M. A classifier of 10450 classes, as many as ImageNet-21K-P has, accounts for both to the digit; the
+# backbones themselves agree with the detectors below.
+@pytest.mark.parametrize('arch, millions, here', [('large-7x7', 209, 194.5), ('large-gf', 211, 196.3)])
+def test_hornet_large(arch, millions, here):
+    backbone = count(lambda: HorNet(arch))
+    assert round((backbone + 2 * 1536 + 1537 * 10450) / 1e6) == millions
+    assert round((backbone + with_norm(1536)) / 1e6, 1) == here
+
+
+# Cascade Mask R-CNN of the same table: only the backbone and the laterals of the FPN differ between its rows. The large
+# one with GF has weights for pictures of 384 pixels.
+@pytest.mark.parametrize('arch, tiny, millions', [
+    ('small-7x7', 'tiny-7x7', 107 - 80), ('base-7x7', 'tiny-7x7', 144 - 80), ('large-7x7', 'tiny-7x7', 251 - 80),
+    ('small-gf', 'tiny-gf', 108 - 80), ('base-gf', 'tiny-gf', 146 - 80), ('large-gf-img384', 'tiny-gf', 259 - 80)])
+def test_hornet_in_detectors(arch, tiny, millions):
+    with_laterals = [count(lambda name=name: HorNet(name)) + 256 * sum(HorNet.arch_settings[name]['channels'])
+                     for name in (arch, tiny)]
+    assert abs((with_laterals[0] - with_laterals[1]) / 1e6 - millions) < 1  # two roundings
+
+
 @pytest.mark.parametrize('parc_blocks, millions', [((0, 0, 3, 1), 7.41), ((0, 0, 0, 0), 7.44)])
 def test_parc_convnext_xt(parc_blocks, millions):
     total = count(lambda: ParCConvNeXt('xt', parc_blocks)) + with_norm(384)
     assert round(total / 1e6, 2) == millions
+
+
+def test_parc_resnet50():
+    assert round((count(ParCResNet) + 2049 * CLASSES) / 1e6, 1) == 23.7
 
 
 def test_parc_mobilenetv2():

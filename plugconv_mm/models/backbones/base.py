@@ -5,6 +5,8 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from plugconv_mm.ops import switch_to_deploy
+
 
 class Backbone(BaseModule):
     """A stem and stages, of which some return their features and the first may be frozen.
@@ -37,6 +39,13 @@ class Backbone(BaseModule):
     def stage_modules(self, stage: int) -> list[nn.Module]:
         """The modules of the stem (``stage=0``) or of a stage, counted from 1."""
         raise NotImplementedError
+
+    def switch_to_deploy(self) -> None:
+        """Fold what only training needs, for good; see :func:`plugconv_mm.ops.switch_to_deploy`.
+
+        SLaK's large kernels become two convolutions each; all other backbones are in their final form as they are.
+        """
+        switch_to_deploy(self)
 
     def _freeze_stages(self) -> None:
         for stage in range(self.frozen_stages + 1):

@@ -143,8 +143,8 @@ class ParCResNet(Backbone):
     def init_weights(self) -> None:
         """Initialises by `init_cfg`; from scratch, blocks may start as the identity."""
         super().init_weights()
-        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained'
-        if self.zero_init_residual and not pretrained:
+        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        if self.zero_init_residual and not any(cfg['type'] == 'Pretrained' for cfg in cfgs):
             for m in self.modules():
                 if isinstance(m, Bottleneck):
                     nn.init.zeros_(m.bn3.weight)

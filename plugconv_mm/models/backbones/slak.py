@@ -82,7 +82,10 @@ class SLaK(Backbone):
         norm_cfg (dict, optional): normalisation of the large kernels' branches; BN by default.
         norm_eval (bool): keep batch norms in eval mode while training.
         with_cp (bool): recompute each block in the backward pass to save memory.
-        deploy (bool): build the deployed form, into which a deployed checkpoint loads.
+        deploy (bool): build the deployed form, into which a deployed checkpoint loads. There,
+            ``large_kernel.vertical.{weight,bias}`` and ``large_kernel.horizontal.{weight,bias}``, of shapes
+            (C, 1, M, s), (C), (C, 1, s, M), (C), take the place of
+            ``large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*`` in each block.
         init_cfg (dict | list[dict], optional): how to initialise the weights.
 
     Raises:
@@ -147,16 +150,6 @@ class SLaK(Backbone):
         if deploy:
             self.switch_to_deploy()
         self._freeze_stages()
-
-    def switch_to_deploy(self) -> None:
-        """Fold every large kernel into two biased convolutions, for good; outputs stay those of evaluation mode.
-
-        In the state dict, ``large_kernel.vertical.{weight,bias}`` and ``large_kernel.horizontal.{weight,bias}`` take
-        the place of ``large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*``.
-        """
-        for m in self.modules():
-            if isinstance(m, DecomposedLargeKernelConv2d):
-                m.switch_to_deploy()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         outs = []

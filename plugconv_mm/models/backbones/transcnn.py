@@ -66,10 +66,11 @@ class Downsample(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
         super().__init__()
+        # Each norm right after its convolution, where mmcv's fuse_conv_bn takes it to belong.
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.norm1 = build_norm_layer(norm_cfg, out_channels)[1]
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.residual = nn.Conv2d(in_channels, out_channels, 1)
-        self.norm1 = build_norm_layer(norm_cfg, out_channels)[1]
         self.norm2 = build_norm_layer(norm_cfg, out_channels)[1]
         self.act = nn.SiLU(inplace=True)
 

@@ -1,0 +1,188 @@
+"""The operators as convolutions of mmcv: ``conv_cfg=dict(type='plugconv_mm.GnConv2d')`` and the like.
+
+Whatever builds its convolutions with ``mmcv.cnn.build_conv_layer``, every ``ConvModule`` among them, can have one of
+these instead. They take the arguments of ``nn.Conv2d``, and refuse those that they cannot honour; what is their own
+stands in the ``conv_cfg``. Stride 1 and "same" padding are what all but :class:`KWConv2d` ask for: their kernels are as
+large as they are, whatever ``kernel_size`` the layer had.
+
+==============================  =======================  =================  ==========================================
+type                            channels                 groups             bias
+==============================  =======================  =================  ==========================================
+``GnConv2d``                    any that order divides   1                  of the output projection
+``ParC2d``                      as many out as in        any                as asked
+``ParCHW2d``                    as many out as in, even  1 or all channels  as asked
+``GlobalLocalFilter``           as many out as in, even  all channels       either: its last norm has one
+``DecomposedLargeKernelConv2d`` as many out as in        all channels       either: its batch norms have one
+``KWConv2d``                    any                      any                as asked
+==============================  =======================  =================  ==========================================
+"""
+from torch import nn
+from torch.nn.modules.utils import _pair
+
+from plugconv_mm import ops
+from plugconv_mm.ops.same_size import Size, check_same_size
+from plugconv_mm.registry import MODELS
+
+# A dynamic convolution takes the place of any nn.Conv2d. Built from a config, it has a warehouse of its own, of budget
+# 1; to share one, build the layers with ``warehouse=`` and call its ``allocate``.
+KWConv2d = MODELS.register_module(module=ops.KWConv2d)
+
+
+class _SameShape:
+    """Checks a caller's arguments, and keeps them where mmcv's ConvModule reads them."""
+    transposed = False
+    output_padding = (0, 0)
+    stride = dilation = (1, 1)
+
+    def _take(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size, padding: Size | str,
+              dilation: Size) -> None:
+        name = type(self).__name__
+        self.kernel_size, self.padding = check_same_size(name, kernel_size, stride, padding, dilation)
+        if _pair(dilation) != (1, 1):
+            raise ValueError(f'{name} has a kernel of its own, which cannot be dilated, got dilation={dilation}')
+        if in_channels != out_channels:
+            raise ValueError(f'{name} has as many channels out as in, got {in_channels} and {out_channels}: leave such '
+                             'a layer a plain convolution, or change the width with a 1x1 before it')
+        self.in_channels = self.out_channels = in_channels
+
+    def _take_depthwise(self, groups: int) -> None:
+        if groups != self.in_channels:
+            raise ValueError(f'{type(self).__name__} treats each channel by itself: it replaces depthwise convolutions '
+                             f'only, with groups={self.in_channels} here, got groups={groups}')
+        self.groups = groups
+
+
+class _OwnInit(nn.Conv2d):
+    pass
+
+
+class _InnerConv2d(_OwnInit):
+    """An ``nn.Conv2d`` two classes down, and so out of reach of ``init_cfg=dict(layer='Conv2d')``, which goes by the
+    name of a class and of its direct bases."""
+
+
+@MODELS.register_module()
+class GnConv2d(ops.GnConv2d):
+    """:class:`plugconv_mm.ops.GnConv2d`, which keeps its own initialisation, as mmcv's special convolutions do.
+
+    The heads of detectors draw every ``nn.Conv2d`` in them with a deviation of 0.01. A product of three convolutions
+    drawn so is zero, and so are its gradients.
+
+    A gnConv of order n is a polynomial of degree n + 1 of its input: where several are stacked, give them a
+    ``norm_cfg``, without which their outputs vanish or explode.
+
+    Example:
+        >>> import torch
+        >>> from mmcv.cnn import ConvModule
+        >>> conv_cfg = dict(type='plugconv_mm.GnConv2d', order=3, filter='gf')
+        >>> ConvModule(16, 32, 3, padding=1, conv_cfg=conv_cfg, norm_cfg=dict(type='BN'))(torch.rand(2, 16, 9, 7)).shape
+        torch.Size([2, 32, 9, 7])
+    """
+    conv_layer = _InnerConv2d
+
+
+@MODELS.register_module()
+class ParC2d(_SameShape, ops.ParC2d):
+    """:class:`plugconv_mm.ops.ParC2d` with the arguments of ``nn.Conv2d``.
+
+    Args:
+        in_channels: As in ``nn.Conv2d``, as are the next seven; with groups of 1, ParC's kernel is dense.
+        direction: ``'H'`` or ``'W'``.
+        meta_size: Length of kernel and embedding, which are stretched to the map.
+        position_embedding: Whether there is an embedding.
+        backend: As in :func:`plugconv_mm.ops.parc_conv2d`.
+
+    Raises:
+        ValueError: If a convolution with these arguments would change the size or the number of channels, or is
+            dilated.
+
+    Example:
+        >>> import torch
+        >>> from mmcv.cnn import ConvModule
+        >>> conv_cfg = dict(type='plugconv_mm.ParC2d', direction='W', meta_size=28)
+        >>> ConvModule(16, 16, 3, padding=1, groups=16, conv_cfg=conv_cfg)(torch.rand(2, 16, 9, 7)).shape
+        torch.Size([2, 16, 9, 7])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1,
+                 padding: Size | str = 0, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
+                 direction: str = 'H', meta_size: int = 14, position_embedding: bool = True,
+                 backend: str = 'auto') -> None:
+        self._take(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        super().__init__(in_channels, direction, meta_size, groups, bias, position_embedding, backend)
+
+    def init_weights(self) -> None:
+        """Keep the operator's own initialisation, which ConvModule would replace."""
+        self.reset_parameters()
+
+
+@MODELS.register_module()
+class ParCHW2d(_SameShape, ops.ParCHW2d):
+    """:class:`plugconv_mm.ops.ParCHW2d` with the arguments of ``nn.Conv2d``; what ParC-ResNet has for its 3x3.
+
+    Args:
+        in_channels: As in ``nn.Conv2d``, as are the next seven; even. With groups of 1 each half is dense in itself.
+        meta_size: As in :class:`ParC2d`, as are the next two.
+        position_embedding: Whether there is an embedding.
+        backend: As in :func:`plugconv_mm.ops.parc_conv2d`.
+
+    Raises:
+        ValueError: As in :class:`ParC2d`, and for other groups than 1 and all channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1,
+                 padding: Size | str = 0, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
+                 meta_size: int = 14, position_embedding: bool = True, backend: str = 'auto') -> None:
+        self._take(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        if groups not in (1, in_channels):
+            raise ValueError(f'ParCHW2d is dense or depthwise in each half of its channels: it replaces convolutions '
+                             f'with groups of 1 or {in_channels} here, got groups={groups}')
+        super().__init__(in_channels, meta_size, groups != 1, position_embedding, backend, bias)
+        self.groups = groups
+
+
+@MODELS.register_module()
+class GlobalLocalFilter(_SameShape, ops.GlobalLocalFilter):
+    """:class:`plugconv_mm.ops.GlobalLocalFilter` with the arguments of ``nn.Conv2d``; the bias is in its last norm.
+
+    Args:
+        in_channels: As in ``nn.Conv2d``, as are the next seven; even, and all of them groups.
+        h: Rows of the complex weight, which is stretched to the map.
+        w: Columns of the complex weight.
+
+    Raises:
+        ValueError: As in :class:`ParC2d`, and for a convolution that is not depthwise.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1,
+                 padding: Size | str = 0, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
+                 h: int = 14, w: int = 8) -> None:
+        self._take(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        self._take_depthwise(groups)
+        super().__init__(in_channels, h, w)
+
+
+@MODELS.register_module()
+class DecomposedLargeKernelConv2d(_SameShape, ops.DecomposedLargeKernelConv2d):
+    """:class:`plugconv_mm.ops.DecomposedLargeKernelConv2d` with the arguments of ``nn.Conv2d``; its norms have biases.
+
+    Args:
+        in_channels: As in ``nn.Conv2d``, as are the next seven; all channels are groups.
+        large_kernel: M; by default the `kernel_size` that the layer asks for.
+        small_kernel: Short side of the kernels, and size of the small one.
+
+    Raises:
+        ValueError: As in :class:`GlobalLocalFilter`, and for kernels that are even, not square, or smaller than
+            `small_kernel`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1,
+                 padding: Size | str = 0, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
+                 large_kernel: int | None = None, small_kernel: int = 5) -> None:
+        self._take(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        self._take_depthwise(groups)
+        height, width = (large_kernel, large_kernel) if large_kernel else self.kernel_size
+        if height != width or height < small_kernel:
+            raise ValueError(f'the large kernel is square and not below small_kernel={small_kernel}, got {height}x'
+                             f'{width}: set large_kernel in the conv_cfg')
+        super().__init__(in_channels, height, small_kernel)

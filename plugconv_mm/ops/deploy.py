@@ -1,0 +1,89 @@
+"""Deployment forms: what only training needs, folded away for good."""
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from plugconv_mm.ops.large_kernel import DecomposedLargeKernelConv2d
+
+_BRANCH = re.compile(r'((?:.*\.)?)((?:vertical|horizontal|small_conv)\.(?:conv|bn)\.\w+)')
+
+
+def switch_to_deploy(model: nn.Module) -> None:
+    """Bring every operator in `model`, a whole detector for example, into its deployment form, in place.
+
+    :class:`DecomposedLargeKernelConv2d` is the one that has such a form. ParC, gnConv, KernelWarehouse and H-MHSA hold
+    nothing that inference does not need, and stay as they are. A second call changes nothing.
+
+    What is folded are the running statistics, so the output becomes, and stays, that of evaluation mode, within
+    rounding, also where the model is in training mode now. Its mode is kept, and so is what has gradients: the folded
+    convolutions can be trained further, without normalisation.
+
+    Args:
+        model: Any module.
+
+    Raises:
+        ValueError: If a normalisation is not a BatchNorm with running statistics.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from plugconv_mm.ops import DecomposedLargeKernelConv2d, switch_to_deploy
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), DecomposedLargeKernelConv2d(8, kernel_size=31)).eval()
+        >>> x = torch.rand(2, 3, 20, 40)
+        >>> y = net(x)
+        >>> switch_to_deploy(net)
+        >>> list(net.state_dict())[2:]
+        ['1.vertical.weight', '1.vertical.bias', '1.horizontal.weight', '1.horizontal.bias']
+        >>> torch.allclose(net(x), y, atol=1e-4)
+        True
+    """
+    for module in model.modules():
+        if isinstance(module, DecomposedLargeKernelConv2d):
+            module.switch_to_deploy()
+
+
+def deploy_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> dict[str, Tensor]:
+    """The state dict that a model has after :func:`switch_to_deploy`, from the one it had before.
+
+    Large kernels are found by their names, under any prefix; all else is passed on, and so is what is deployed
+    already.
+
+    Args:
+        state_dict: Of a model, or of a part of one.
+        eps: Of the batch norms, which a state dict does not tell; 1e-5 is PyTorch's default.
+
+    Raises:
+        ValueError: If a large kernel lacks a branch or the running statistics of a BatchNorm.
+
+    Example:
+        >>> from plugconv_mm.ops import DecomposedLargeKernelConv2d, deploy_state_dict
+        >>> list(deploy_state_dict(DecomposedLargeKernelConv2d(8, kernel_size=31).state_dict()))
+        ['vertical.weight', 'vertical.bias', 'horizontal.weight', 'horizontal.bias']
+    """
+    branches: dict[str, dict[str, Tensor]] = {}
+    for key, value in state_dict.items():
+        if match := _BRANCH.fullmatch(key):
+            branches.setdefault(match[1], {})[match[2]] = value
+    folded = {prefix: _fold(prefix, part, eps) for prefix, part in branches.items() if 'vertical.conv.weight' in part}
+    deployed: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        match = _BRANCH.fullmatch(key)
+        deployed.update(folded[match[1]] if match and match[1] in folded else {key: value})
+    return deployed
+
+
+def _fold(prefix: str, part: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
+    """The deployed parameters of one large kernel, under `prefix`, in the type of its weights."""
+    weight = part['vertical.conv.weight']
+    channels, _, kernel_size, small_kernel = weight.shape
+    module = DecomposedLargeKernelConv2d(channels, kernel_size, small_kernel, lambda c: nn.BatchNorm2d(c, eps))
+    module.to(torch.promote_types(weight.dtype, torch.float32))
+    try:
+        module.load_state_dict(part)
+    except RuntimeError as error:
+        raise ValueError(f'the large kernel {prefix!r} is not made of branches with a BatchNorm each, and cannot be '
+                         f'folded: {" ".join(str(error).split())}') from error
+    module.switch_to_deploy()
+    return {prefix + key: value.to(weight.dtype) for key, value in module.state_dict().items()}
