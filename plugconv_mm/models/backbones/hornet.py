@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.ops import GnConv2d, LayerNorm2d
+from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
@@ -25,16 +26,13 @@ class Block(ResidualBlock):
         self.gamma1 = nn.Parameter(torch.full((channels, ), layer_scale_init))
         self.norm2 = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.act = nn.GELU()
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma2 = nn.Parameter(torch.full((channels, ), layer_scale_init))
 
     def _forward(self, x: Tensor) -> Tensor:
         y = self.gnconv(self.norm1(x))
         x = torch.addcmul(x, self.gamma1[:, None, None], self.drop_path(y))
-        y = self.norm2(x.permute(0, 2, 3, 1))
-        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
-        return torch.addcmul(x, self.gamma2[:, None, None], self.drop_path(y))
+        return residual_mlp(x, x, self.norm2, self.pwconv1, self.pwconv2, self.gamma2, self.drop_path)
 
 
 def _settings(base_width: int, filter: str, sizes: list[tuple[int, int]]) -> dict:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.ops import ParCHW2d
+from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
@@ -29,14 +30,11 @@ class Block(ResidualBlock):
             self.dwconv = ParCHW2d(channels, meta_size, backend=parc_backend)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.act = nn.GELU()
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
-        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
-        return torch.addcmul(x, self.gamma[:, None, None], self.drop_path(y))
+        return residual_mlp(x, self.dwconv(x), self.norm, self.pwconv1, self.pwconv2, self.gamma, self.drop_path)
 
 
 @MODELS.register_module()

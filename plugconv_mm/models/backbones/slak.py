@@ -6,21 +6,18 @@ https://arxiv.org/abs/2207.03620.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.ops import DecomposedLargeKernelConv2d, LayerNorm2d
+from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
 class Block(ResidualBlock):
     """x + gamma · MLP(LN(large kernel(x)))."""
-
-    # Positions that go through the MLP at a time in inference on a CPU, so that its hidden layer stays in the cache.
-    strip = 2048
 
     def __init__(self, channels: int, kernel_size: int, small_kernel: int, norm_cfg: dict, layer_scale_init: float,
                  drop_path: float, with_cp: bool) -> None:
@@ -29,30 +26,12 @@ class Block(ResidualBlock):
             channels, kernel_size, small_kernel, norm_layer=lambda c: build_norm_layer(norm_cfg, c)[1])
         self.norm = LayerNorm2d(channels)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.act = nn.GELU()
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))
 
-    def _mlp(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x = self.act(F.conv2d(self.norm(x), self.pwconv1.weight[:, :, None, None], self.pwconv1.bias))
-        return F.conv2d(x, weight[:, :, None, None], bias)
-
-    def _strips_pay(self, x: Tensor) -> bool:
-        return (x.device.type == 'cpu' and not self.training and not torch.is_grad_enabled()
-                and not torch.is_autocast_enabled('cpu') and not torch.compiler.is_compiling()
-                and not torch.jit.is_tracing())
-
     def _forward(self, x: Tensor) -> Tensor:
         y = self.large_kernel(x)
-        # gamma scales the weights: cheaper than scaling the map.
-        weight, bias = self.pwconv2.weight * self.gamma[:, None], self.pwconv2.bias * self.gamma
-        if not self._strips_pay(x):
-            return x + self.drop_path(self._mlp(y, weight, bias))
-        rows = max(self.strip // y.shape[3], 1)
-        for sample, shortcut in zip(y.split(1), x.split(1), strict=True):
-            for part, rest in zip(sample.split(rows, 2), shortcut.split(rows, 2), strict=True):
-                torch.add(rest, self._mlp(part, weight, bias), out=part)
-        return y
+        return residual_mlp(x, y, self.norm, self.pwconv1, self.pwconv2, self.gamma, self.drop_path)
 
 
 @MODELS.register_module()
