@@ -8,22 +8,23 @@ import torch
 
 
 def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.5, rounds: int = 5,
-                device: str = 'cpu') -> dict[str, float]:
+                device: str = 'cpu', warm_ups: int = 2) -> dict[str, float]:
     """Median time of a call of each candidate, in milliseconds.
 
     Args:
-        candidates: What to call, by name. Each is called twice before anything is timed.
+        candidates: What to call, by name.
         seconds: How long to go on, roughly.
         rounds: How many rounds there are at least.
         device: Device whose queue is emptied before the clock is read.
+        warm_ups: Calls of each candidate before anything is timed.
     """
     def wait():
         if device == 'cuda':
             torch.cuda.synchronize()
 
     for call in candidates.values():
-        call()
-        call()
+        for _ in range(warm_ups):
+            call()
     times = {name: [] for name in candidates}
     # In an order drawn anew for each round: a call finds the caches and the freed memory of the one before it.
     order, shuffle = list(candidates), random.Random(0).shuffle

@@ -81,7 +81,8 @@ class GlobalLocalFilter(nn.Module):
                 align_corners=True).permute(1, 2, 3, 0)
         return torch.view_as_complex(weight.contiguous())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, scale: float = 1.) -> Tensor:
+        """Filter x; the result is multiplied by `scale`, at no cost."""
         _check_map(x, self.dim, 'GlobalLocalFilter')
         height, width = x.shape[2:]
         x = self.pre_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -98,7 +99,9 @@ class GlobalLocalFilter(nn.Module):
             spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
             wide = torch.fft.irfft2(spectrum, s=(height, width), norm='ortho')
         x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
-        return self.post_norm(x.flatten(3)).permute(0, 3, 1, 2)
+        norm = self.post_norm
+        x = F.layer_norm(x.flatten(3), norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+        return x.permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f'{self.dim}, h={self.complex_weight.shape[1]}, w={self.complex_weight.shape[2]}'
@@ -190,10 +193,16 @@ class GnConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _check_map(x, self.in_channels, 'GnConv2d')
-        p, q = self.proj_in(x).split((self.widths[0], sum(self.widths)), dim=1)
-        q = self.dwconv(q)
-        if self.scale != 1:
-            q = q * self.scale
+        # Two convolutions: of a slice of one output, the filter would need a copy.
+        parts = zip(self.proj_in.weight.split((self.widths[0], sum(self.widths))),
+                    self.proj_in.bias.split((self.widths[0], sum(self.widths))), strict=True)
+        p, q = (F.conv2d(x, weight, bias) for weight, bias in parts)
+        if isinstance(self.dwconv, GlobalLocalFilter):
+            q = self.dwconv(q, self.scale)
+        else:
+            # The scale goes into the kernel, which is smaller than the map.
+            q = F.conv2d(q, self.dwconv.weight * self.scale, self.dwconv.bias * self.scale, padding=3,
+                         groups=q.shape[1])
         first, *others = q.split(self.widths, dim=1)
         g = p * first
         for pw, gate in zip(self.pws, others, strict=True):

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plugconv_mm.ops.batch_norm import fold_batch_norm, folds
+
 
 class HMHSA(nn.Module):
     r"""Self-attention in two steps: inside small windows, then from every position to a pooled map.
@@ -90,12 +92,13 @@ class HMHSA(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f'expected an input of shape (N, {self.channels}, H, W), got {tuple(x.shape)}')
         height, width = x.shape[2:]
+        tokens, *linear = _after_norm(self.norm, self.qkv, x)
         if self.grid_size == 1:
-            q, k, v = self._project(self.qkv, _to_tokens(self.norm(x)), 3)
+            q, k, v = self._project(tokens, *linear, 3)
             return self.proj(_to_map(_attend(q, k, v), height, width))
 
-        windows, mask = _to_windows(_to_tokens(self.norm(x)), self.grid_size)
-        q, k, v = self._project(self.qkv, windows, 3)
+        windows, mask = _to_windows(tokens, self.grid_size)
+        q, k, v = self._project(windows, *linear, 3)
         local = _from_windows(_attend(q, k, v, mask), x.shape[0], height, width, self.grid_size)
         local = self.grid_norm(x + local)
 
@@ -103,15 +106,27 @@ class HMHSA(nn.Module):
         if self.pool_ratio > 1:
             # A cell over the border averages the positions it really has.
             pooled = F.avg_pool2d(local, self.pool_ratio, ceil_mode=True, count_include_pad=False)
-        q, = self._project(self.q, _to_tokens(local), 1)
-        k, v = self._project(self.kv, _to_tokens(self.ds_norm(pooled)), 2)
+        q, = self._project(_to_tokens(local), self.q.weight.flatten(1), self.q.bias, 1)
+        k, v = self._project(*_after_norm(self.ds_norm, self.kv, pooled), 2)
         return self.proj(_to_map(_attend(q, k, v), height, width) + local)
 
-    def _project(self, conv: nn.Conv2d, tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """The 1x1 ``conv`` on tokens (B, ..., C) as ``parts`` tensors (B, heads, L, head_width)."""
-        y = F.linear(tokens, conv.weight.flatten(1), conv.bias)
+    def _project(self, tokens: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """A linear layer on tokens (B, ..., C), as ``parts`` tensors (B, heads, L, head_width)."""
+        y = F.linear(tokens, weight, bias)
         y = y.view(tokens.shape[0], -1, parts, self.channels // self.head_width, self.head_width)
         return y.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _after_norm(norm: nn.Module, conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, weight and bias whose linear layer is ``conv(norm(x))``, with a 1x1 ``conv``.
+
+    Where ``norm`` is a fixed affine map per channel it goes into the weights, and a pass over the map is saved.
+    """
+    weight, bias = conv.weight.flatten(1), conv.bias
+    if not folds(norm):
+        return _to_tokens(norm(x)), weight, bias
+    scale, shift = fold_batch_norm(norm)
+    return _to_tokens(x), weight * scale, bias + weight @ shift
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

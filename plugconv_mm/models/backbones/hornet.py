@@ -5,45 +5,34 @@ https://arxiv.org/abs/2207.14284.
 """
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-import torch.utils.checkpoint as cp
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone, look_up_arch
+from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
+from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.ops import GnConv2d, LayerNorm2d
+from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
-class Block(nn.Module):
+class Block(ResidualBlock):
     """x + gamma1 gnConv(LN(x)), then x + gamma2 MLP(LN(x))."""
 
     def __init__(self, channels: int, order: int, filter: str, filter_size: tuple[int, int], scale: float,
                  layer_scale_init: float, drop_path: float, with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         self.norm1 = LayerNorm2d(channels)
         self.gnconv = GnConv2d(channels, order=order, filter=filter, filter_size=filter_size, scale=scale)
         self.gamma1 = nn.Parameter(torch.full((channels, ), layer_scale_init))
         self.norm2 = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.act = nn.GELU()
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma2 = nn.Parameter(torch.full((channels, ), layer_scale_init))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         y = self.gnconv(self.norm1(x))
         x = torch.addcmul(x, self.gamma1[:, None, None], self.drop_path(y))
-        y = self.norm2(x.permute(0, 2, 3, 1))
-        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
-        return torch.addcmul(x, self.gamma2[:, None, None], self.drop_path(y))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
+        return residual_mlp(x, x, self.norm2, self.pwconv1, self.pwconv2, self.gamma2, self.drop_path)
 
 
 def _settings(base_width: int, filter: str, sizes: list[tuple[int, int]]) -> dict:
@@ -56,7 +45,7 @@ def _settings(base_width: int, filter: str, sizes: list[tuple[int, int]]) -> dic
 
 
 @MODELS.register_module()
-class HorNet(Backbone):
+class HorNet(ConvNeXtBackbone):
     """HorNet: a ConvNeXt whose 7x7 convolutions are gnConv modules of orders 2, 3, 4, 5.
 
     Args:
@@ -97,39 +86,11 @@ class HorNet(Backbone):
                  with_cp: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
         arch = look_up_arch(arch, self.arch_settings)
-        channels, depths = arch['channels'], arch['depths']
-        super().__init__(
-            len(depths), out_indices, frozen_stages, norm_eval, init_cfg
-            or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
-        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
-        self.downsample_layers = nn.ModuleList()
-        self.stages = nn.ModuleList()
-        for i, depth in enumerate(depths):
-            if i == 0:
-                downsample = nn.Sequential(
-                    nn.Conv2d(in_channels, channels[0], 4, stride=4), LayerNorm2d(channels[0]))
-            else:
-                downsample = nn.Sequential(
-                    LayerNorm2d(channels[i - 1]), nn.Conv2d(channels[i - 1], channels[i], 2, stride=2))
-            self.downsample_layers.append(downsample)
-            self.stages.append(nn.Sequential(*(
-                Block(channels[i], arch['orders'][i], arch['filters'][i], arch['filter_sizes'][i], scale,
-                      layer_scale_init, rates.pop(0), with_cp) for _ in range(depth))))
-            if i in self.out_indices:
-                self.add_module(f'norm{i}', LayerNorm2d(channels[i]))
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+
+        def block(stage: int, _: int, drop_path: float) -> Block:
+            return Block(arch['channels'][stage], arch['orders'][stage], arch['filters'][stage],
+                         arch['filter_sizes'][stage], scale, layer_scale_init, drop_path, with_cp)
+
+        self._add_stages(in_channels, arch['channels'], arch['depths'], drop_path_rate, block)
         self._freeze_stages()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outs = []
-        for i, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
-            x = stage(downsample(x))
-            if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x))
-        return tuple(outs)
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        if stage == 0:
-            return [self.downsample_layers[0]]
-        i = stage - 1
-        return [self.downsample_layers[i], self.stages[i]] + ([getattr(self, f'norm{i}')] if i in self.out_indices
-                                                              else [])

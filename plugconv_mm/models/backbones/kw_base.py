@@ -12,7 +12,7 @@ class KWBackbone(Backbone):
 
     def __init__(self, warehouse: KernelWarehouse, out_indices: Sequence[int], frozen_stages: int, norm_eval: bool,
                  init_cfg: dict | list[dict] | None) -> None:
-        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         self.warehouse_manager = warehouse
 
     def set_temperature(self, temperature: float) -> None:

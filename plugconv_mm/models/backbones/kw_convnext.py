@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint as cp
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import look_up_arch
+from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
+from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.kw_base import KWBackbone
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
 from plugconv_mm.registry import MODELS
@@ -24,12 +23,12 @@ def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
     return torch.cat([F.linear(sample, weight, layer.bias) for sample, weight in samples]).permute(0, 3, 1, 2)
 
 
-class Block(nn.Module):
+class Block(ResidualBlock):
     """x + gamma · MLP(LN(7×7 depthwise(x)))."""
 
     def __init__(self, channels: int, name: str, warehouse: KernelWarehouse, layer_scale_init: float, drop_path: float,
                  with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         self.dwconv = KWConv2d(channels, channels, 7, padding=3, groups=channels, warehouse=warehouse,
                                name=f'{name}_dwconv0')
         self.norm = LayerNorm2d(channels)
@@ -37,21 +36,14 @@ class Block(nn.Module):
         self.act = nn.GELU()
         self.pwconv2 = KWLinear(4 * channels, channels, warehouse=warehouse, name=f'{name}_pwconv2')
         self.gamma = nn.Parameter(torch.full((1, channels, 1, 1), layer_scale_init))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         y = self.act(_pointwise(self.pwconv1, self.norm(self.dwconv(x))))
         return x + self.drop_path(self.gamma * _pointwise(self.pwconv2, y))
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
-
 
 @MODELS.register_module()
-class KWConvNeXt(KWBackbone):
+class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
     """ConvNeXt with dynamic convolutions of :class:`plugconv_mm.ops.KernelWarehouse`.
 
     By default each stage has two warehouses, one for its depthwise and one for its pointwise convolutions; the stem and
@@ -109,41 +101,19 @@ class KWConvNeXt(KWBackbone):
                  with_cp: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
         arch = look_up_arch(arch, self.arch_settings)
-        channels, depths = arch['channels'], arch['depths']
+        channels = arch['channels']
         warehouse = KernelWarehouse(cell_num_ratio, cell_inplane_ratio, cell_outplane_ratio, sharing_range,
                                     nonlocal_basis_ratio, reduction, norm_layer=nn.LayerNorm)
         super().__init__(warehouse, out_indices, frozen_stages, norm_eval, init_cfg)
-        self.downsample_layers = nn.ModuleList([nn.Sequential(
-            KWConv2d(in_channels, channels[0], 4, stride=4, warehouse=warehouse, name='stem_conv0'),
-            LayerNorm2d(channels[0]))])
-        for i in range(3):
-            self.downsample_layers.append(nn.Sequential(
-                LayerNorm2d(channels[i]),
-                KWConv2d(channels[i], channels[i + 1], 2, stride=2, warehouse=warehouse,
-                         name=f'downsample{i}_conv0')))
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
-        self.stages = nn.ModuleList(nn.Sequential(*(
-            Block(channels[i], f'stage{i}_layer{j}', warehouse, layer_scale_init, rates.pop(0), with_cp)
-            for j in range(depths[i]))) for i in range(4))
-        for i in self.out_indices:
-            self.add_module(f'norm{i}', LayerNorm2d(channels[i]))
+
+        def block(stage: int, number: int, drop_path: float) -> Block:
+            return Block(channels[stage], f'stage{stage}_layer{number}', warehouse, layer_scale_init, drop_path,
+                         with_cp)
+
+        self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block)
         warehouse.allocate(self)
-        for m in self.modules():
-            if isinstance(m, nn.Linear):  # of the attentions
-                nn.init.trunc_normal_(m.weight, std=0.02)
         self._freeze_stages()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outs = []
-        for i in range(max(self.out_indices) + 1):
-            x = self.stages[i](self.downsample_layers[i](x))
-            if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x))
-        return tuple(outs)
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        if stage == 0:
-            return [self.downsample_layers[0]]
-        i = stage - 1
-        norm = [getattr(self, f'norm{i}')] if i in self.out_indices else []
-        return [self.downsample_layers[i], self.stages[i], *norm]
+    def _patch_conv(self, stage: int, in_channels: int, out_channels: int, size: int) -> KWConv2d:
+        return KWConv2d(in_channels, out_channels, size, stride=size, warehouse=self.warehouse_manager,
+                        name=f'downsample{stage - 1}_conv0' if stage else 'stem_conv0')

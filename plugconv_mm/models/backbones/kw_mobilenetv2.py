@@ -5,21 +5,14 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https:
 """
 from collections.abc import Sequence
 
-import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from plugconv_mm.models.backbones.base import KAIMING_INIT, ResidualBlock, drop_path_rates, make_divisible
 from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
-
-
-def _round_to_8(width: float) -> int:
-    """The nearest multiple of 8, at least 8 and not below nine tenths of `width`."""
-    rounded = max(8, int(width + 4) // 8 * 8)
-    return rounded if rounded >= 0.9 * width else rounded + 8
 
 
 class ConvBNReLU(nn.Sequential):
@@ -32,13 +25,13 @@ class ConvBNReLU(nn.Sequential):
         return self[2](conv_bn(self[0], self[1], x))
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(ResidualBlock):
     """1×1 expansion (unless it is 1), 3×3 depthwise, 1×1 projection, with a residual where shapes allow it."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, name: str,
                  warehouse: KernelWarehouse, dynamic_pointwise: bool, norm_cfg: dict, drop_path: float,
                  with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         hidden = in_channels * expansion
         layers = []
         if expansion != 1:
@@ -51,8 +44,6 @@ class InvertedResidual(nn.Module):
         layers.append(build_norm_layer(norm_cfg, out_channels)[1])
         self.conv = nn.Sequential(*layers)
         self.residual = stride == 1 and in_channels == out_channels
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         *hidden, projection, norm = self.conv
@@ -61,11 +52,6 @@ class InvertedResidual(nn.Module):
             y = layer(y)
         y = conv_bn(projection, norm, y)
         return x + self.drop_path(y) if self.residual else y
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
 
 
 @MODELS.register_module()
@@ -157,22 +143,21 @@ class KWMobileNetV2(KWBackbone):
         if not dynamic <= set(range(1, 7)):
             raise ValueError(f'dynamic_pointwise must be within 1..6, got {sorted(dynamic)}')
         warehouse = KernelWarehouse(nonlocal_basis_ratio=nonlocal_basis_ratio, **kw)
-        super().__init__(
-            warehouse, out_indices, frozen_stages, norm_eval, init_cfg
-            or [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
+        super().__init__(warehouse, out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
         norm_cfg = norm_cfg or dict(type='BN')
-        channels = _round_to_8(32 * widen_factor)
-        last = _round_to_8(1280 * max(1., widen_factor))
+        channels = make_divisible(32 * widen_factor)
+        last = make_divisible(1280 * max(1., widen_factor))
         features = [ConvBNReLU(conv(warehouse, 'stage0_conv0', in_channels, channels, 3, 2),
                                build_norm_layer(norm_cfg, channels)[1])]
-        total, layer, before = sum(s[2] for s in self.settings), 0, 1
+        rates = iter(drop_path_rates(drop_path_rate, sum(s[2] for s in self.settings)))
+        layer, before = 0, 1
         for expansion, base, count, stride, stage in self.settings:
             for i in range(count):
-                out_channels = _round_to_8(base * widen_factor)
+                out_channels = make_divisible(base * widen_factor)
                 home = before if i == 0 else stage
                 features.append(InvertedResidual(
                     channels, out_channels, stride if i == 0 else 1, expansion, f'stage{home}_layer{layer}', warehouse,
-                    home in dynamic, norm_cfg, drop_path_rate * (len(features) - 1) / (total - 1), with_cp))
+                    home in dynamic, norm_cfg, next(rates), with_cp))
                 channels = out_channels
                 layer = 0 if home != stage else layer + 1
             before = stage

@@ -5,29 +5,26 @@ He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs
 """
 from collections.abc import Sequence
 
-import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from plugconv_mm.models.backbones.base import KAIMING_INIT, ResidualBlock
 from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
-class _Block(nn.Module):
+class _Block(ResidualBlock):
     """Convolutions, each normalised, around which a shortcut goes."""
 
     expansion: int
     num_convs: int
 
     def __init__(self, drop_path: float, with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         self.relu = nn.ReLU(inplace=True)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.downsample: nn.Sequential | None = None
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else conv_bn(*self.downsample, x)
@@ -36,11 +33,6 @@ class _Block(nn.Module):
             if i < self.num_convs:
                 x = self.relu(x)
         return self.relu(shortcut + self.drop_path(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
 
 
 class BasicBlock(_Block):
@@ -144,9 +136,7 @@ class KWResNet(KWBackbone):
             raise ValueError(f'depth must be one of {", ".join(map(str, self.depths))}, got {depth}')
         warehouse = KernelWarehouse(cell_num_ratio, cell_inplane_ratio, cell_outplane_ratio, sharing_range,
                                     nonlocal_basis_ratio, reduction)
-        super().__init__(
-            warehouse, out_indices, frozen_stages, norm_eval, init_cfg
-            or [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
+        super().__init__(warehouse, out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
         norm_cfg = norm_cfg or dict(type='BN')
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = build_norm_layer(norm_cfg, 64)[1]

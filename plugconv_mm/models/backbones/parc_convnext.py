@@ -8,48 +8,37 @@ convolution; everything else is a ConvNeXt.
 """
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-import torch.utils.checkpoint as cp
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone, look_up_arch
-from plugconv_mm.ops import LayerNorm2d, ParCHW2d
+from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
+from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
+from plugconv_mm.ops import ParCHW2d
+from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
-class Block(nn.Module):
+class Block(ResidualBlock):
     """x + gamma MLP(LN(dwconv(x))), with a 7x7 or, where ``meta_size`` is given, a ParC as ``dwconv``."""
 
     def __init__(self, channels: int, meta_size: int | None, parc_backend: str, layer_scale_init: float,
                  drop_path: float, with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         if meta_size is None:
             self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         else:
             self.dwconv = ParCHW2d(channels, meta_size, backend=parc_backend)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.act = nn.GELU()
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
-        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
-        return torch.addcmul(x, self.gamma[:, None, None], self.drop_path(y))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
+        return residual_mlp(x, self.dwconv(x), self.norm, self.pwconv1, self.pwconv2, self.gamma, self.drop_path)
 
 
 @MODELS.register_module()
-class ParCConvNeXt(Backbone):
+class ParCConvNeXt(ConvNeXtBackbone):
     """ConvNeXt with ParC in the last blocks of its stages.
 
     Args:
@@ -102,38 +91,12 @@ class ParCConvNeXt(Backbone):
         if len(parc_blocks) != len(depths) or any(not 0 <= n <= d for n, d in zip(parc_blocks, depths, strict=True)):
             raise ValueError(f'parc_blocks gives how many of the last blocks of each stage are ParC, of {depths} '
                              f'blocks; got {tuple(parc_blocks)}')
-        super().__init__(
-            len(depths), out_indices, frozen_stages, norm_eval, init_cfg
-            or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
-        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
-        self.downsample_layers = nn.ModuleList()
-        self.stages = nn.ModuleList()
-        for i, depth in enumerate(depths):
-            if i == 0:
-                downsample = nn.Sequential(
-                    nn.Conv2d(in_channels, channels[0], 4, stride=4), LayerNorm2d(channels[0]))
-            else:
-                downsample = nn.Sequential(
-                    LayerNorm2d(channels[i - 1]), nn.Conv2d(channels[i - 1], channels[i], 2, stride=2))
-            self.downsample_layers.append(downsample)
-            self.stages.append(nn.Sequential(*(
-                Block(channels[i], self.meta_sizes[i] if j >= depth - parc_blocks[i] else None, parc_backend,
-                      layer_scale_init, rates.pop(0), with_cp) for j in range(depth))))
-            if i in self.out_indices:
-                self.add_module(f'norm{i}', LayerNorm2d(channels[i]))
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+
+        def block(stage: int, number: int, drop_path: float) -> Block:
+            is_parc = number >= depths[stage] - parc_blocks[stage]
+            return Block(channels[stage], self.meta_sizes[stage] if is_parc else None, parc_backend, layer_scale_init,
+                         drop_path, with_cp)
+
+        self._add_stages(in_channels, channels, depths, drop_path_rate, block)
         self._freeze_stages()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outs = []
-        for i, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
-            x = stage(downsample(x))
-            if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x))
-        return tuple(outs)
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        if stage == 0:
-            return [self.downsample_layers[0]]
-        i = stage - 1
-        modules = [self.downsample_layers[i], self.stages[i]]
-        return modules + ([getattr(self, f'norm{i}')] if i in self.out_indices else [])

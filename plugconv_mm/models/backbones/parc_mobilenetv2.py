@@ -8,13 +8,10 @@ depthwise convolution; everything else is a MobileNetV2, with the parameters' na
 """
 from collections.abc import Sequence
 
-import numpy as np
-import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone
+from plugconv_mm.models.backbones.base import KAIMING_INIT, Backbone, ResidualBlock, drop_path_rates, make_divisible
 from plugconv_mm.ops import ParCHW2d
 from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
@@ -33,12 +30,12 @@ class ConvNormAct(nn.Sequential):
         return self[2](conv_bn(self[0], self[1], x))
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(ResidualBlock):
     """1x1 expansion, 3x3 depthwise convolution, linear 1x1 projection; a residual where nothing changes size."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expand_ratio: int, drop_path: float,
                  norm_cfg: dict, with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         width = in_channels * expand_ratio
         self.conv = nn.Sequential()
         if expand_ratio != 1:
@@ -47,8 +44,6 @@ class InvertedResidual(nn.Module):
         self.conv.append(nn.Conv2d(width, out_channels, 1, bias=False))
         self.conv.append(build_norm_layer(norm_cfg, out_channels)[1])
         self.residual = stride == 1 and in_channels == out_channels
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         *convs, project, norm = self.conv
@@ -58,18 +53,13 @@ class InvertedResidual(nn.Module):
         y = conv_bn(project, norm, y)
         return x + self.drop_path(y) if self.residual else y
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
 
-
-class ParCInvertedResidual(nn.Module):
+class ParCInvertedResidual(ResidualBlock):
     """The inverted residual of stride 1 with ParC-H and ParC-W as its depthwise convolution."""
 
     def __init__(self, channels: int, expand_ratio: int, meta_size: int, position_embedding: bool, parc_backend: str,
                  drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         width = channels * expand_ratio
         self.pw_expand = ConvNormAct(channels, width, 1, norm_cfg)
         self.parc = ParCHW2d(width, meta_size, position_embedding=position_embedding, backend=parc_backend)
@@ -77,23 +67,10 @@ class ParCInvertedResidual(nn.Module):
         self.relu = nn.ReLU6(inplace=True)
         self.pw_linear = nn.Sequential(
             nn.Conv2d(width, channels, 1, bias=False), build_norm_layer(norm_cfg, channels)[1])
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn(self.parc(self.pw_expand(x))))
         return x + self.drop_path(conv_bn(*self.pw_linear, y))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
-
-
-def make_divisible(width: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` nearest to ``width``, but not less than 90% of it."""
-    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * width else rounded
 
 
 @MODELS.register_module()
@@ -156,12 +133,9 @@ class ParCMobileNetV2(Backbone):
             raise ValueError(f'parc_blocks gives how many of the last blocks of each of the 7 groups are ParC, at most '
                              f'{tuple(d - 1 for d in self.depths)}, as the first keeps its 3x3; got '
                              f'{tuple(parc_blocks)}')
-        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg or [
-            dict(type='Kaiming', layer='Conv2d'),
-            dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)
-        ])
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
         norm_cfg = norm_cfg or dict(type='BN')
-        rates = np.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        rates = drop_path_rates(drop_path_rate, sum(self.depths))
         channels = make_divisible(32 * widen_factor)
         self.features = nn.Sequential(ConvNormAct(in_channels, channels, 3, norm_cfg, stride=2))
         for ratio, width, depth, stride, parc, meta_size in zip(
@@ -183,8 +157,8 @@ class ParCMobileNetV2(Backbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.features[0](x)
         outs = []
-        for i, layers in enumerate(self.stage_layers[1:]):
-            for layer in layers:
+        for i in range(max(self.out_indices) + 1):
+            for layer in self.stage_layers[i + 1]:
                 x = self.features[layer](x)
             if i in self.out_indices:
                 outs.append(x)

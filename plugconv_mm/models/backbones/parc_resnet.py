@@ -8,17 +8,15 @@ convolution; everything around them is a ResNet as torchvision and mmdet have it
 """
 from collections.abc import Sequence
 
-import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone
+from plugconv_mm.models.backbones.base import KAIMING_INIT, Backbone, ResidualBlock, drop_path_rates
 from plugconv_mm.ops import ParCHW2d
 from plugconv_mm.registry import MODELS
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """1×1, 3×3 or ParC, 1×1, with a residual.
 
     Args:
@@ -35,9 +33,8 @@ class Bottleneck(nn.Module):
 
     def __init__(self, in_channels: int, width: int, stride: int, meta_size: int | None, norm_cfg: dict,
                  drop_path: float, with_cp: bool, parc_backend: str) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         out_channels = width * self.expansion
-        self.with_cp = with_cp
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = build_norm_layer(norm_cfg, width)[1]
         if meta_size is None:
@@ -48,24 +45,17 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = build_norm_layer(norm_cfg, out_channels)[1]
         self.relu = nn.ReLU(inplace=True)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
                 build_norm_layer(norm_cfg, out_channels)[1])
 
-    def _branches(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return shortcut + self.drop_path(self.bn3(self.conv3(x)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, 4 · width, H / stride, W / stride)."""
-        if self.with_cp and x.requires_grad:
-            return self.relu(cp.checkpoint(self._branches, x, use_reentrant=False))
-        return self.relu(self._branches(x))
+        return self.relu(shortcut + self.drop_path(self.bn3(self.conv3(x))))
 
 
 @MODELS.register_module()
@@ -116,10 +106,7 @@ class ParCResNet(Backbone):
                 f'parc_blocks gives the number of ParC blocks of each of the 4 stages; depth {depth} has {blocks} '
                 'blocks, the first of each keeps its 3x3 convolution, so at most '
                 f'{tuple(b - 1 for b in blocks)} can be ParC; got {parc_blocks}')
-        if init_cfg is None:
-            init_cfg = [dict(type='Kaiming', layer='Conv2d'),
-                        dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
-        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
         norm_cfg = dict(type='BN', requires_grad=True) if norm_cfg is None else norm_cfg
         self.zero_init_residual = zero_init_residual
 
@@ -127,7 +114,8 @@ class ParCResNet(Backbone):
         self.bn1 = build_norm_layer(norm_cfg, base_channels)[1]
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        channels, done = base_channels, 0
+        rates = iter(drop_path_rates(drop_path_rate, sum(blocks)))
+        channels = base_channels
         for stage, (count, parc) in enumerate(zip(blocks, parc_blocks, strict=True)):
             width = base_channels * 2**stage
             layer = nn.Sequential()
@@ -135,8 +123,8 @@ class ParCResNet(Backbone):
                 layer.append(Bottleneck(
                     channels, width, stride=2 if stage and i == 0 else 1,
                     meta_size=self.meta_sizes[stage] if i >= count - parc else None, norm_cfg=norm_cfg,
-                    drop_path=drop_path_rate * done / (sum(blocks) - 1), with_cp=with_cp, parc_backend=parc_backend))
-                channels, done = width * Bottleneck.expansion, done + 1
+                    drop_path=next(rates), with_cp=with_cp, parc_backend=parc_backend))
+                channels = width * Bottleneck.expansion
             self.add_module(f'layer{stage + 1}', layer)
         self._freeze_stages()
 

@@ -7,15 +7,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from math import gcd
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone, look_up_arch
+from plugconv_mm.models.backbones.base import KAIMING_INIT, Backbone, ResidualBlock, drop_path_rates, look_up_arch
 from plugconv_mm.ops import ParC2d
 from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
@@ -36,28 +33,21 @@ class ConvNormAct(nn.Module):
         return self.act(conv_bn(self.conv, self.norm, x))
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(ResidualBlock):
     """1x1 expansion by 4, 3x3 depthwise convolution, linear 1x1; a residual where nothing changes size."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: float, norm_cfg: dict,
                  with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         width = 4 * in_channels
         self.exp_1x1 = ConvNormAct(in_channels, width, 1, norm_cfg)
         self.conv_3x3 = ConvNormAct(width, width, 3, norm_cfg, stride, groups=width)
         self.red_1x1 = ConvNormAct(width, out_channels, 1, norm_cfg, act=False)
         self.residual = stride == 1 and in_channels == out_channels
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         y = self.red_1x1(self.conv_3x3(self.exp_1x1(x)))
         return x + self.drop_path(y) if self.residual else y
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
 
 
 class ChannelGate(nn.Module):
@@ -99,7 +89,7 @@ class AddEmbedding(nn.Module):
         return x + pe
 
 
-class MetaFormerBlock(nn.Module):
+class MetaFormerBlock(ResidualBlock):
     """A token mixer, ParC-H then ParC-W on half of the channels and the reverse on the other, and a channel mixer.
 
     The embeddings of the first ParC are added ahead of the norm, so they are no part of it.
@@ -107,7 +97,7 @@ class MetaFormerBlock(nn.Module):
 
     def __init__(self, channels: int, mixer_channels: int, meta_size: int, position_embedding: bool,
                  parc_backend: str, drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         half = channels // 2
 
         def first_step(direction: str) -> nn.Sequential:
@@ -126,19 +116,12 @@ class MetaFormerBlock(nn.Module):
             build_norm_layer(norm_cfg, channels)[1], nn.Conv2d(channels, mixer_channels, 1), nn.Hardswish(),
             nn.Conv2d(mixer_channels, channels, 1))
         self.ca = ChannelGate(channels, norm_cfg)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=1)
         y = torch.cat((self.branch_hw(first), self.branch_wh(second)), dim=1)
         x = x + self.drop_path(y)
         return x + self.drop_path(self.ca(self.ffn(x)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
 
 
 class BifurcateBlock(nn.Module):
@@ -216,12 +199,9 @@ class ParCNet(Backbone):
         arch = look_up_arch(arch, self.arch_settings)
         if any(width % 2 for width in arch['inner_channels']):
             raise ValueError(f'inner_channels are halved and must be even, got {arch["inner_channels"]}')
-        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg or [
-            dict(type='Kaiming', layer='Conv2d'),
-            dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)
-        ])
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
         norm_cfg = norm_cfg or dict(type='BN')
-        rates = np.linspace(0, drop_path_rate, 7 + sum(arch['depths'])).tolist()
+        rates = drop_path_rates(drop_path_rate, 7 + sum(arch['depths']))
 
         def inverted_residual(in_channels: int, out_channels: int, stride: int) -> InvertedResidual:
             return InvertedResidual(in_channels, out_channels, stride, rates.pop(0), norm_cfg, with_cp)
@@ -242,7 +222,7 @@ class ParCNet(Backbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.layer_1(self.conv_1(x))
         outs = []
-        for i in range(4):
+        for i in range(max(self.out_indices) + 1):
             x = getattr(self, f'layer_{i + 2}')(x)
             if i in self.out_indices:
                 outs.append(x)

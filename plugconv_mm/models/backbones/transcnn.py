@@ -5,14 +5,18 @@ https://arxiv.org/abs/2106.03180.
 """
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone, look_up_arch
+from plugconv_mm.models.backbones.base import (
+    KAIMING_INIT,
+    Backbone,
+    ResidualBlock,
+    check_per_stage,
+    drop_path_rates,
+    look_up_arch,
+)
 from plugconv_mm.ops import HMHSA
 from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
@@ -40,25 +44,18 @@ class InvertedResidual(nn.Module):
         return x
 
 
-class Block(nn.Module):
+class Block(ResidualBlock):
     """x + H-MHSA(x), then x + InvertedResidual(x)."""
 
     def __init__(self, channels: int, head_width: int, grid_size: int, pool_ratio: int, expand_ratio: int,
                  kernel_size: int, drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
-        super().__init__()
+        super().__init__(drop_path, with_cp)
         self.attn = HMHSA(channels, grid_size, pool_ratio, head_width, lambda c: build_norm_layer(norm_cfg, c)[1])
         self.conv = InvertedResidual(channels, expand_ratio, kernel_size, norm_cfg)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(x))
         return x + self.drop_path(self.conv(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
 
 
 class Downsample(nn.Module):
@@ -129,17 +126,14 @@ class TransCNN(Backbone):
                  init_cfg: dict | list[dict] | None = None) -> None:
         arch = look_up_arch(arch, self.arch_settings)
         depths, channels, expand_ratios = arch['depths'], arch['channels'], arch['expand_ratios']
-        super().__init__(
-            len(depths), out_indices, frozen_stages, norm_eval, init_cfg or [
-                dict(type='Kaiming', layer='Conv2d'),
-                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)
-            ])
+        check_per_stage(4, kernel_sizes=kernel_sizes, grid_sizes=grid_sizes, pool_ratios=pool_ratios)
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
         norm_cfg = norm_cfg or dict(type='BN')
 
         self.patch_embed = nn.Sequential(
             nn.Conv2d(in_channels, 16, 3, stride=2, padding=1), build_norm_layer(norm_cfg, 16)[1],
             nn.SiLU(inplace=True), nn.Conv2d(16, channels[0], 3, stride=2, padding=1))
-        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = drop_path_rates(drop_path_rate, sum(depths))
         self.blocks = nn.ModuleList()
         for i, depth in enumerate(depths):
             if i:
@@ -155,10 +149,10 @@ class TransCNN(Backbone):
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x)
         outs = []
-        for i, stage in enumerate(self.blocks):
+        for i in range(max(self.out_indices) + 1):
             if i:
                 x = getattr(self, f'ds{i + 1}')(x)
-            for block in stage:
+            for block in self.blocks[i]:
                 x = block(x)
             if i in self.out_indices:
                 outs.append(x)

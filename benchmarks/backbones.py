@@ -1,0 +1,137 @@
+"""Our backbones against the papers' own formulation of the same networks, side by side in one process.
+
+    python -m benchmarks.backbones [--families slak hornet-gf ...] [--shapes 1x800x1344 ...] [--threads 2]
+
+Both share their parameters, drawn at random; their outputs, and in training the gradients, are compared as well.
+"""
+import argparse
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from benchmarks.published import published
+from benchmarks.timing import interleaved
+
+# A network whose kernels depend on its input multiplies rounding errors.
+TOLERANCE, WAREHOUSE_TOLERANCE = 1e-3, 2e-2
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of a paper: what to build, and how large the larger of its pictures is."""
+    build: dict
+    large: tuple[int, int] = (800, 1344)
+    side: int = 224
+    deploy: bool = False
+    tolerance: float = TOLERANCE
+
+
+CASES = {
+    'hornet-7x7': Case(dict(type='HorNet', arch='tiny-7x7')),
+    'hornet-gf': Case(dict(type='HorNet', arch='tiny-gf')),
+    'slak': Case(dict(type='SLaK', arch='tiny')),
+    'slak-deployed': Case(dict(type='SLaK', arch='tiny'), deploy=True),
+    'transcnn': Case(dict(type='TransCNN', arch='small'), large=(512, 1024), side=256),
+    'parc-resnet': Case(dict(type='ParCResNet', depth=50)),
+    'parc-convnext': Case(dict(type='ParCConvNeXt', arch='xt')),
+    'parc-mobilenetv2': Case(dict(type='ParCMobileNetV2')),
+    'parcnet': Case(dict(type='ParCNet', arch='s')),
+    'kw-resnet': Case(dict(type='KWResNet', depth=50), tolerance=WAREHOUSE_TOLERANCE),
+    'kw-mobilenetv2': Case(dict(type='KWMobileNetV2'), tolerance=WAREHOUSE_TOLERANCE),
+    'kw-convnext': Case(dict(type='KWConvNeXt', arch='tiny'), tolerance=WAREHOUSE_TOLERANCE),
+}
+
+
+def build(case: Case) -> tuple[nn.Module, nn.Module]:
+    """Our network, and the published form of it on the same parameters."""
+    from plugconv_mm.registry import MODELS
+    torch.manual_seed(0)
+    model = MODELS.build(case.build | dict(type=f'plugconv_mm.{case.build["type"]}'))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if 'gamma' in name:  # at its first value a block would hardly count
+                p.uniform_(0.1, 0.5)
+        for m in model.modules():
+            if isinstance(m, nn.modules.batchnorm._BatchNorm):
+                m.running_mean.normal_(0, 0.1)
+                m.running_var.uniform_(0.5, 1.5)
+    model.eval()
+    reference = published(model)
+    if case.deploy:
+        model.switch_to_deploy()
+    return model, reference
+
+
+def difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """The largest difference relative to its tensor's greatest value.
+
+    A tensor a thousand times smaller than the greatest of all counts as if it were that large: the gradients of a bias
+    ahead of a normalisation are rounding errors only.
+    """
+    greatest = [b.abs().max().item() for b in theirs]
+    floor = 1e-3 * max(greatest)
+    return max((a - b).abs().max().item() / max(g, floor) for a, b, g in zip(ours, theirs, greatest, strict=True))
+
+
+def gradients(model: nn.Module, picture: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
+    """Those of a training step."""
+    loss = sum((y * y.detach().sign()).mean() for y in model(picture))
+    return list(torch.autograd.grad(loss, parameters))
+
+
+def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: float) -> tuple[dict, float]:
+    """Times of both in milliseconds, and the largest relative difference of outputs or gradients."""
+    model, reference = build(case)
+    picture = torch.randn(shape[0], 3, *shape[1:])
+    model.train(training)
+    reference.train(training)
+    both = {'published': reference, 'ours': model}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    results = {}
+
+    def call(name):
+        if training:
+            results[name] = gradients(both[name], picture, parameters)
+        else:
+            with torch.inference_mode():
+                results[name] = both[name](picture)
+
+    times = interleaved({name: lambda name=name: call(name) for name in both}, seconds, rounds=3, warm_ups=1)
+    return times, difference(results['ours'], results['published'])
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--families', nargs='+', choices=CASES, default=list(CASES), metavar='NAME',
+                        help=f'some of {", ".join(CASES)}; default all')
+    parser.add_argument('--modes', nargs='+', choices=('large', 'small', 'training'),
+                        default=('large', 'small', 'training'),
+                        help='one picture of a detector, 8 of 224 pixels, a training step; default all')
+    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--seconds', type=float, default=2, help='about how long to time each line')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f'float32, {args.threads} threads; milliseconds, medians of interleaved calls\n')
+    print(f'{"network":<17} {"input":<14} {"":<10} {"published":>9} {"ours":>9} {"ratio":>6}  difference', flush=True)
+    wrong = []
+    for name in args.families:
+        case = CASES[name]
+        for mode in args.modes:
+            if mode == 'training' and case.deploy:
+                continue
+            shape = (1, *case.large) if mode == 'large' else (8 if mode == 'small' else 2, case.side, case.side)
+            times, diff = measure(case, shape, mode == 'training', args.seconds)
+            size = f'{shape[0]}x3x{shape[1]}x{shape[2]}'
+            print(f'{name:<17} {size:<14} {"training" if mode == "training" else "inference":<10} '
+                  f'{times["published"]:9.0f} {times["ours"]:9.0f} {times["published"] / times["ours"]:6.2f}  '
+                  f'{diff:.1e}', flush=True)
+            if not diff <= case.tolerance:
+                wrong.append(f'{name} at {size}: {diff:.1e}')
+    if wrong:
+        raise SystemExit('outputs or gradients differ: ' + '; '.join(wrong))
+
+
+if __name__ == '__main__':
+    main()
