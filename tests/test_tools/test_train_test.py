@@ -152,7 +152,8 @@ def test_resume_goes_on(trained, data, tmp_path):
 
 def test_auto_scale_lr(data, tmp_path):
     train([SEGMENTOR, '--work-dir', str(tmp_path), '--auto-scale-lr', *options(data, name=SEGMENTOR),
-           'train_cfg.max_iters=1', 'train_cfg.val_interval=5', 'default_hooks.checkpoint.interval=1'])
+           'train_cfg.max_iters=1', 'train_cfg.val_interval=5', 'default_hooks.checkpoint.interval=1',
+           'optim_wrapper.optimizer.lr=2e-3'])
     optimizer = torch.load(tmp_path / 'iter_1.pth', weights_only=False)['optimizer']
     assert optimizer['param_groups'][0]['initial_lr'] == pytest.approx(2e-3 * 2 / 8)
 
