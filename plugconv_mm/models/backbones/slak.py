@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.ops import DecomposedLargeKernelConv2d, LayerNorm2d
+from plugconv_mm.ops.autocast import autocast_dtype
 from plugconv_mm.registry import MODELS
 
 
@@ -39,11 +40,14 @@ class Block(ResidualBlock):
 
     def _strips_pay(self, x: Tensor) -> bool:
         return (x.device.type == 'cpu' and not self.training and not torch.is_grad_enabled()
-                and not torch.is_autocast_enabled('cpu') and not torch.compiler.is_compiling()
-                and not torch.jit.is_tracing())
+                and not torch.compiler.is_compiling() and not torch.jit.is_tracing())
 
     def _forward(self, x: Tensor) -> Tensor:
         y = self.large_kernel(x)
+        if autocast_dtype(x) is not None:
+            # Only float32 holds what a young gamma leaves of the weights.
+            y = self._mlp(y, self.pwconv2.weight, self.pwconv2.bias)
+            return torch.addcmul(x, self.gamma[:, None, None], self.drop_path(y))
         # gamma scales the weights: cheaper than scaling the map.
         weight, bias = self.pwconv2.weight * self.gamma[:, None], self.pwconv2.bias * self.gamma
         if not self._strips_pay(x):
