@@ -4,11 +4,14 @@ Paper: Rao et al., "HorNet: Efficient High-Order Spatial Interactions with Recur
 https://arxiv.org/abs/2207.14284. The global-local filter goes back to "Global Filter Networks for Image
 Classification", https://arxiv.org/abs/2107.00645.
 """
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from plugconv_mm.ops.autocast import autocast_dtype
 from plugconv_mm.ops.kernel_cache import KernelCache
 from plugconv_mm.ops.same_size import Size, check_same_size
 
@@ -89,7 +92,7 @@ class GlobalLocalFilter(nn.Module):
         local, wide = x.chunk(2, dim=1)
         local = self.dw(local)
         dtype = torch.float64 if wide.dtype == torch.float64 else torch.float32
-        with torch.autocast(x.device.type, enabled=False):
+        with nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False):
             spectrum = torch.fft.rfft2(wide.to(dtype), norm='ortho')
             size = height, width // 2 + 1, dtype
             if KernelCache.serves(self):

@@ -31,11 +31,12 @@ class KernelCache:
 
     @staticmethod
     def serves(module: nn.Module) -> bool:
-        """Whether `module` may use cached values now: never in training, under a tracer, or when gradients of its
-        own parameters are asked for."""
+        """Whether `module` may use cached values now: never in training, under a tracer, when gradients of its own
+        parameters are asked for, or where they have no values, on the meta device."""
         if module.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return False
-        return not (torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters(recurse=False)))
+        return not any(p.is_meta or (torch.is_grad_enabled() and p.requires_grad)
+                       for p in module.parameters(recurse=False))
 
     def get(self, source: tuple[Tensor | None, ...], key: Hashable, derive: Callable[[], object]):
         """The value `derive()` gave for `key` and the present values of `source`.

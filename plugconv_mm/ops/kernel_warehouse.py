@@ -162,6 +162,12 @@ class KernelWarehouse(nn.Module):
         for layer in layers:
             i = layer.warehouse_index
             starts[i] = layer._allocate(self.weights[i], starts[i], ratios[i])
+        for cells, start in zip(self.weights, starts, strict=True):
+            _init_cells(cells[start:])  # ratios that do not come out even leave cells that are no layer's own
+
+    def _apply(self, fn, recurse: bool = True) -> 'KernelWarehouse':
+        # Module.to(memory_format=torch.channels_last) takes all that has five axes for volumes, and fails.
+        return super()._apply(lambda t: fn(t.flatten(2)).view(t.shape), recurse)
 
     def extra_repr(self) -> str:
         return ', '.join(f'{name}: {tuple(cells.shape)}' for name, cells in zip(self.names, self.weights, strict=False))
@@ -205,15 +211,14 @@ class KWAttention(nn.Module):
             self.fc2 = nn.Linear(hidden, num_mixtures * (self.num_own + basis + 1), bias=False)
             self.fc3 = nn.Linear(basis, others, bias=False)
             self.basis_bias = nn.Parameter(torch.zeros(num_mixtures * (num_cells + 1)))
-        i = torch.arange(num_mixtures)
         if cell_num_ratio >= 1:
-            cell = start + i * int(cell_num_ratio)
+            cell = start + torch.arange(num_mixtures) * int(cell_num_ratio)
             self.next_start = start + num_mixtures * int(cell_num_ratio)
         else:
             period = int(1 / cell_num_ratio)
-            own = i % period == i // period % period
-            cell = torch.where(own, start + own.cumsum(0) - 1, num_cells)
-            self.next_start = start + int(own.sum())
+            own = [i % period == i // period % period for i in range(num_mixtures)]
+            cell = torch.where(torch.tensor(own), start + torch.tensor(own).cumsum(0) - 1, num_cells)
+            self.next_start = start + sum(own)
         self.register_buffer('initial_cell', cell.clamp(max=num_cells), persistent=False)
         for linear in (self.fc1, self.fc2, self.fc3):
             if linear is not None:
@@ -243,6 +248,12 @@ class KWAttention(nn.Module):
         return z[:, :, :-1]
 
 
+def _init_cells(cells: Tensor) -> None:
+    """Kaiming initialisation, fan-out, of cells (n, c_out, c_in, 1, 1) stacked."""
+    if len(cells):
+        nn.init.normal_(cells, std=math.sqrt(2 / (len(cells) * cells.shape[1])))
+
+
 class _KWLayer(nn.Module):
     """A layer whose kernel is mixed, for each sample, from the cells of a warehouse."""
 
@@ -269,9 +280,7 @@ class _KWLayer(nn.Module):
         self.attention = KWAttention(
             self._in_channels, max(int(self._in_channels * warehouse.reduction), 16), n, mixtures, start,
             cell_num_ratio, warehouse.nonlocal_basis_ratio, warehouse.norm_layer)
-        own = cells.detach()[start:max(self.attention.next_start, start + 1)]
-        if len(own):
-            nn.init.normal_(own, std=math.sqrt(2 / (len(own) * c_out)))  # Kaiming, fan-out of the own cells stacked
+        _init_cells(cells[start:max(self.attention.next_start, start + 1)])
         return self.attention.next_start
 
     def kernels(self, pooled: Tensor) -> Tensor:

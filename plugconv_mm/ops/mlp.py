@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plugconv_mm.ops.autocast import autocast_dtype
+
 # Positions that pass at a time in inference on a CPU: their hidden layer stays in the cache, and memory is used again.
 _STRIP = 2048
 
@@ -26,19 +28,22 @@ def residual_mlp(x: Tensor, y: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: 
         gamma: Layer scale (C).
         drop_path: Stochastic depth; passed by in evaluation mode.
     """
-    # gamma scales the weights: cheaper than scaling the map.
-    weight, bias = fc2.weight * gamma[:, None], fc2.bias * gamma
     x, y = x.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1)
 
-    def mlp(tokens: Tensor) -> Tensor:
+    def mlp(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         tokens = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         return F.linear(F.gelu(fc1(tokens)), weight, bias)
 
-    if (y.device.type != 'cpu' or norm.training or torch.is_grad_enabled() or torch.is_autocast_enabled('cpu')
-            or torch.compiler.is_compiling() or torch.jit.is_tracing()):
-        return (x + drop_path(mlp(y))).permute(0, 3, 1, 2)
+    if autocast_dtype(x) is not None:
+        # Only float32 holds what a young gamma leaves of the weights.
+        return torch.addcmul(x, gamma, drop_path(mlp(y, fc2.weight, fc2.bias))).permute(0, 3, 1, 2)
+    # gamma scales the weights: cheaper than scaling the map.
+    weight, bias = fc2.weight * gamma[:, None], fc2.bias * gamma
+    if (y.device.type != 'cpu' or norm.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()):
+        return (x + drop_path(mlp(y, weight, bias))).permute(0, 3, 1, 2)
     out = torch.empty(y.shape, dtype=y.dtype)
     strips = (t.flatten(0, 2).split(_STRIP) for t in (x, y, out))
     for shortcut, part, target in zip(*strips, strict=True):
-        torch.add(shortcut, mlp(part), out=target)
+        torch.add(shortcut, mlp(part, weight, bias), out=target)
     return out.permute(0, 3, 1, 2)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plugconv_mm.ops.autocast import autocast_dtype
 from plugconv_mm.ops.kernel_cache import KernelCache
 from plugconv_mm.ops.parc_cost import BACKENDS, Workload, cheapest_backend
 
@@ -193,8 +194,9 @@ class _Plan:
         self.group_width = weight.shape[1]
         self.groups = x.shape[1] // self.group_width
         self.out_dtype = x.dtype
-        if x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
-            self.out_dtype = torch.get_autocast_dtype(x.device.type)
+        autocast = autocast_dtype(x)
+        if x.dtype != torch.float64 and autocast is not None:
+            self.out_dtype = autocast
         elif weight.dtype != x.dtype:
             raise TypeError(f'the input is {x.dtype} and the weight {weight.dtype}: convert one of them, or run under '
                             'torch.autocast')

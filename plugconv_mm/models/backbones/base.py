@@ -80,10 +80,16 @@ class ResidualBlock(nn.Module):
         drop_path (float): probability of dropping a residual branch.
         with_cp (bool): whether to keep the block's input alone and recompute the rest. Outputs, gradients and the
             statistics of batch norms are those of a block that is computed once.
+
+    Raises:
+        ValueError: a probability that is not in [0, 1).
     """
 
     def __init__(self, drop_path: float, with_cp: bool) -> None:
         super().__init__()
+        if not 0 <= drop_path < 1:
+            raise ValueError('drop_path_rate must be at least 0 and below 1, but makes a block drop its branches at a '
+                             f'rate of {drop_path:.3g}')
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.with_cp = with_cp
 
@@ -135,13 +141,7 @@ def check_per_stage(num_stages: int, **settings: Sequence) -> None:
 
 
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:
-    """The stochastic depth of each block: it grows linearly from 0 to that of the last.
-
-    Raises:
-        ValueError: A rate that is not in [0, 1).
-    """
-    if not 0 <= last < 1:
-        raise ValueError(f'drop_path_rate must be at least 0 and below 1, got {last}')
+    """The stochastic depth of each block: it grows linearly from 0 to that of the last."""
     return [last * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 

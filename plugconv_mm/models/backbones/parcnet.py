@@ -169,7 +169,7 @@ class ParCNet(Backbone):
         (N, in_channels, H, W) -> tuple of (N, channels, ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).
 
     Raises:
-        ValueError: an unknown arch, or inner widths that two does not divide.
+        ValueError: an unknown arch, or inner widths that two does not divide or below 16.
 
     Example:
         >>> import torch
@@ -197,8 +197,9 @@ class ParCNet(Backbone):
                  norm_cfg: dict | None = None,
                  init_cfg: dict | list[dict] | None = None) -> None:
         arch = look_up_arch(arch, self.arch_settings)
-        if any(width % 2 for width in arch['inner_channels']):
-            raise ValueError(f'inner_channels are halved and must be even, got {arch["inner_channels"]}')
+        if any(width % 2 or width < 16 for width in arch['inner_channels']):
+            raise ValueError('inner_channels must be even, since they are halved, and at least 16, of which the gate '
+                             f'keeps one; got {arch["inner_channels"]}')
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
         norm_cfg = norm_cfg or dict(type='BN')
         rates = drop_path_rates(drop_path_rate, 7 + sum(arch['depths']))
