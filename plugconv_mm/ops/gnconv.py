@@ -137,7 +137,7 @@ class GnConv2d(nn.Module):
             must divide them, 2^order with 'gf'.
         kernel_size: Taken and not used: the filter is 7x7 or global.
         stride: 1.
-        padding: The padding that keeps the map's size at ``kernel_size``, or None.
+        padding: The padding that keeps the map's size at ``kernel_size``; None and 'same' stand for it.
         dilation: Only used to check ``padding``.
         groups: 1.
         bias: Whether the output projection has a bias.
@@ -164,7 +164,7 @@ class GnConv2d(nn.Module):
     """
     transposed = False
     output_padding = (0, 0)
-    conv_layer: type[nn.Conv2d] = nn.Conv2d
+    conv_layer: type[nn.Conv2d] = nn.Conv2d  # of all but the filter of 'gf'
 
     def __init__(self, in_channels: int, out_channels: int | None = None, kernel_size: Size = 7, stride: Size = 1,
                  padding: Size | str | None = None, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
