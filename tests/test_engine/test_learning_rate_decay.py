@@ -1,4 +1,6 @@
 """Which parameters share a learning rate, and what it is."""
+from importlib import import_module
+
 import pytest
 import torch
 from torch import nn
@@ -258,51 +260,34 @@ def test_schedules_scale_every_rate():
     assert wrapper.get_lr()['base_lr'][0] == pytest.approx(0.1)
 
 
-def test_a_whole_detector():
-    pytest.importorskip('mmdet.models')
-    from mmdet.registry import MODELS as MMDET
-    from mmdet.utils import register_all_modules
-    register_all_modules(init_default_scope=True)
-    model = MMDET.build(dict(
-        type='RetinaNet', data_preprocessor=dict(type='DetDataPreprocessor'), backbone=small_cfg(),
+BACKBONE = dict(
+    type='plugconv_mm.ParCConvNeXt', arch=dict(channels=[8, 16, 32, 64], depths=[1, 1, 4, 1]), parc_blocks=(0, 0, 1, 1))
+WHOLE = dict(
+    mmdet=(dict(
+        type='RetinaNet', data_preprocessor=dict(type='DetDataPreprocessor'), backbone=BACKBONE,
         neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5),
-        bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1)))
-    whole_model(model, ('neck.', 'bbox_head.'))
-
-
-def test_a_whole_segmentor():
-    pytest.importorskip('mmseg.models')
-    from mmseg.registry import MODELS as MMSEG
-    from mmseg.utils import register_all_modules
-    register_all_modules(init_default_scope=True)
-    model = MMSEG.build(dict(
-        type='EncoderDecoder', backbone=small_cfg(), train_cfg=dict(), test_cfg=dict(mode='whole'),
+        bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1)),
+           ('neck.', 'bbox_head.')),
+    mmseg=(dict(
+        type='EncoderDecoder', backbone=BACKBONE, train_cfg=dict(), test_cfg=dict(mode='whole'),
         decode_head=dict(type='FCNHead', in_channels=64, channels=8, num_classes=3),
-        auxiliary_head=dict(type='FCNHead', in_channels=32, in_index=2, channels=8, num_classes=3)))
-    whole_model(model, ('decode_head.', 'auxiliary_head.'))
+        auxiliary_head=dict(type='FCNHead', in_channels=32, in_index=2, channels=8, num_classes=3)),
+           ('decode_head.', 'auxiliary_head.')),
+    mmpretrain=(dict(
+        type='ImageClassifier', backbone=BACKBONE, neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=3, in_channels=64)), ('head.', )))
 
 
-def test_a_whole_classifier():
-    pytest.importorskip('mmpretrain.models')
-    from mmpretrain.registry import MODELS as MMPRETRAIN
-    from mmpretrain.utils import register_all_modules
-    register_all_modules(init_default_scope=True)
-    model = MMPRETRAIN.build(dict(
-        type='ImageClassifier', backbone=small_cfg(), neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=3, in_channels=64)))
-    whole_model(model, ('head.', ))
-
-
-def small_cfg():
-    return dict(
-        type='plugconv_mm.ParCConvNeXt', arch=dict(channels=[8, 16, 32, 64], depths=[1, 1, 4, 1]),
-        parc_blocks=(0, 0, 1, 1))
-
-
-def whole_model(model, heads):
+@pytest.mark.parametrize('package', WHOLE)
+def test_whole_models(package):
+    pytest.importorskip(f'{package}.models')
+    config, heads = WHOLE[package]
+    import_module(f'{package}.utils').register_all_modules(init_default_scope=True)
+    model = import_module(f'{package}.registry').MODELS.build(config)
     found = rates(build(model, num_layers=6), model)
     assert set(found) == {name for name, _ in model.named_parameters()}
-    assert {lr for name, (lr, _) in found.items() if name.startswith(heads)} == {1.0}
+    for head in heads:
+        assert {lr for name, (lr, _) in found.items() if name.startswith(head)} == {1.0}
     assert found['backbone.downsample_layers.0.0.weight'] == pytest.approx((0.5**7, 0.05))
     assert found['backbone.stages.2.3.dwconv.parc_h.position_embedding'] == pytest.approx((0.5**2, 0.05))
     assert found['backbone.stages.3.0.gamma'] == pytest.approx((0.5, 0))

@@ -160,8 +160,8 @@ def _place(name: str, kind: str) -> tuple[int, int | None]:
         if match := pattern.match(name):
             block = match.groupdict().get('block')
             return int(match['stage']) - first, None if block is None else int(block)
-    raise ValueError(f'cannot tell to which stage the parameter backbone.{name} of {kind} belongs. Learning rates decay '
-                     'along the backbones of plugconv_mm and along ResNets, ConvNeXts and Swin transformers')
+    raise ValueError(f'cannot tell to which stage the parameter backbone.{name} of {kind} belongs. Learning rates '
+                     'decay along the backbones of plugconv_mm and along ResNets, ConvNeXts and Swin transformers')
 
 
 def _without_decay(name: str, param: nn.Parameter) -> bool:
