@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
 from plugconv_mm.datasets import DataError, check_digits
-from plugconv_mm.engine.hooks import NonFiniteError
+from plugconv_mm.engine.hooks import NonFiniteError, ParCBackendHook
 
 
 class ConfigError(RuntimeError):
@@ -250,8 +250,10 @@ def _datasets(dataset):
 
 
 def build_runner(cfg):
-    """A runner of the type that the config asks for."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    """A runner of the type that the config asks for, which says which backends ParC takes."""
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(ParCBackendHook())
+    return runner
 
 
 @contextlib.contextmanager

@@ -195,8 +195,8 @@ def make_small(cfg, data, longer=0):
     pipelines = [dataset.pipeline for name in ('train_dataloader', 'val_dataloader', 'test_dataloader')
                  for dataset in _leaves((cfg.get(name) or {}).get('dataset'))]
     factor = _SIDES[cfg.default_scope] / _side(pipelines[-1])
-    for node in (*pipelines, cfg.model.get('data_preprocessor'), cfg.get('data_preprocessor'),
-                 cfg.model.get('test_cfg')):
+    for node in (*pipelines, cfg.get('tta_pipeline'), cfg.get('data_preprocessor'),
+                 cfg.model.get('data_preprocessor'), cfg.model.get('test_cfg')):
         _scale(node, factor)
     _cap(cfg.model)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
