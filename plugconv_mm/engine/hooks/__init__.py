@@ -1,3 +1,4 @@
 from plugconv_mm.engine.hooks.check_finite import CheckFiniteHook, NonFiniteError
+from plugconv_mm.engine.hooks.parc_backend import ParCBackendHook
 
-__all__ = ['CheckFiniteHook', 'NonFiniteError']
+__all__ = ['CheckFiniteHook', 'NonFiniteError', 'ParCBackendHook']
