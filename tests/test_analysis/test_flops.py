@@ -89,7 +89,8 @@ def test_memory_does_not_grow_with_the_picture():
 def test_detector():
     model = build(
         'mmdet', type='RetinaNet', data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
-        backbone=BACKBONE, neck=dict(type='FPN', in_channels=[8, 16, 32, 64], start_level=1, out_channels=16, num_outs=3),
+        backbone=BACKBONE,
+        neck=dict(type='FPN', in_channels=[8, 16, 32, 64], start_level=1, out_channels=16, num_outs=3),
         bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1,
                        anchor_generator=dict(type='AnchorGenerator', scales=[4], ratios=[1.0], strides=[8, 16, 32])))
     assert padded_shape(model, (50, 90)) == (64, 96)

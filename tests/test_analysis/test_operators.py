@@ -16,8 +16,10 @@ def count(run):
 
 
 @pytest.mark.parametrize('layer, macs', [
-    (nn.Conv2d(4, 6, 3, stride=2, padding=1), 2 * 6 * 5 * 4 * 4 * 9), (nn.Conv2d(4, 4, 3, groups=4), 2 * 4 * 8 * 6 * 9),
-    (nn.Conv2d(4, 8, (5, 1), groups=2), 2 * 8 * 6 * 8 * 2 * 5), (nn.ConvTranspose2d(4, 6, 2, stride=2), 2 * 80 * 4 * 6 * 4)])
+    (nn.Conv2d(4, 6, 3, stride=2, padding=1), 2 * 6 * 5 * 4 * 4 * 9),
+    (nn.Conv2d(4, 4, 3, groups=4), 2 * 4 * 8 * 6 * 9),
+    (nn.Conv2d(4, 8, (5, 1), groups=2), 2 * 8 * 6 * 8 * 2 * 5),
+    (nn.ConvTranspose2d(4, 6, 2, stride=2), 2 * 80 * 4 * 6 * 4)])
 def test_convolution(layer, macs):
     assert count(lambda: layer(torch.rand(2, 4, 10, 8))) == {'convolution': macs}
 

@@ -29,7 +29,10 @@ def main(argv=None):
         shape = (shape[0], shape[-1])
         model = build_model(cfg)
         padded = padded_shape(model, shape)
-        cost = measure(model, padded)
+        try:
+            cost = measure(model, padded)
+        except NotImplementedError as error:
+            raise ConfigError(f'{args.config}: {error}') from error
         print(f'{args.config}, a picture of {shape[0]}x{shape[1]}'
               + (f', padded to {padded[0]}x{padded[1]}' if padded != shape else ''))
         print(cost.table())
