@@ -493,8 +493,10 @@ def load_from_local(filename: str, map_location=None) -> dict:
         state = _unwrap(checkpoint)
     except ValueError:  # not weights alone
         return checkpoint
+    # mmengine looks for weights at the top or under 'state_dict', and nowhere else.
+    hidden = state.keys() != checkpoint.get('state_dict', checkpoint).keys()
     for part in _split(state)[0].values():
         family = _recognise(part)
-        if family and any(_renamed(key, family) != key for key in part):
+        if family and (hidden or any(_renamed(key, family) != key for key in part)):
             return {'state_dict': _convert(state)[0], 'meta': {}}
     return checkpoint

@@ -36,7 +36,7 @@ train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr=4e-3, weight_decay=0.025), clip_grad=None)
+optim_wrapper = dict(optimizer=dict(lr=4e-3, weight_decay=0.025))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=3000),
     dict(type='CosineAnnealingLR', eta_min=4e-4, by_epoch=True),

@@ -51,8 +51,9 @@ def test_coco(mini, split):
                 assert isinstance(annotation['segmentation'], dict) and mask.sum() == annotation['area']
                 crowds += 1
                 continue
-            drawn = ids == annotation['id']  # polygons close the holes of a 0, 6, 8 or 9
-            assert mask[drawn].mean() > 0.9 and segments[annotation['id']]['category_id'] == annotation['category_id']
+            drawn = ids == annotation['id']
+            # polygons go through the outermost pixels, and close the holes of a 0, 6, 8 or 9
+            assert mask[drawn].mean() > 0.8 and segments[annotation['id']]['category_id'] == annotation['category_id']
             assert np.flatnonzero(drawn.any(0))[0] == annotation['bbox'][0]
     assert crowds == 1
 
