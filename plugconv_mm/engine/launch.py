@@ -37,13 +37,16 @@ class _KeyValues(DictAction):
             parser.error(f'{option_string} takes key=value pairs, such as train_cfg.max_epochs=12, got {values}')
 
 
-def make_parser(description):
-    """The options that training and testing have in common."""
+def make_parser(description, runs=True):
+    """The options that commands with a config have in common; those that run it have more of them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
-    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=_KeyValues, metavar='KEY=VALUE',
                         help='override settings of the config, e.g. train_dataloader.batch_size=4 or key="[a,b]"')
+    if not runs:
+        parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
+        return parser
+    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/CONFIG)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torch.distributed.launch passes this one; torchrun sets LOCAL_RANK instead
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
