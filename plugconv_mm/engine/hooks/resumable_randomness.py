@@ -1,0 +1,89 @@
+"""Random numbers that a resumed run draws again."""
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
+
+from plugconv_mm.registry import HOOKS
+
+
+def _seed(*numbers: int) -> None:
+    """Seed Python, NumPy and PyTorch from these numbers."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@dataclass
+class _Batch:
+    """The indices of a batch; who goes through them to load it, a worker for example, is seeded first."""
+    indices: list[int]
+    numbers: tuple[int, ...]
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __iter__(self):
+        _seed(*self.numbers)
+        yield from self.indices
+
+
+class _Batches:
+    """A batch sampler whose batches know the iteration for which they are loaded."""
+
+    def __init__(self, batches, seed: int):
+        self._batches, self._seed, self.iteration = batches, seed, 0
+
+    def __len__(self):
+        return len(self._batches)
+
+    def __getattr__(self, name):  # sampler, batch_size, drop_last
+        return getattr(self._batches, name)
+
+    def __iter__(self):
+        for indices in self._batches:
+            yield _Batch(indices, (self._seed, self.iteration, get_rank(), 1))
+            self.iteration += 1
+
+
+@HOOKS.register_module()
+class ResumableRandomnessHook(Hook):
+    """Makes all randomness of training a function of the run's seed and the iteration.
+
+    A resumed run then draws what the uninterrupted one would have drawn: the transforms of the pictures, in whatever
+    worker, the samples of the losses, stochastic depth. Evaluations in between, and the number of workers, change
+    nothing. A run that was started without a seed goes on with that of its checkpoint.
+    """
+
+    priority = 'HIGHEST'
+
+    def before_train(self, runner):
+        loader = runner.train_loop.dataloader
+        self._batches = None
+        if getattr(loader, 'batch_sampler', None) is None:
+            return
+        # Where no seed was given, that of the checkpoint came when the sampler had another one already.
+        sampler = getattr(loader.batch_sampler, 'sampler', None)
+        if isinstance(getattr(sampler, 'seed', None), int) and not runner._randomness_cfg.get('diff_rank_seed'):
+            sampler.seed = runner.seed
+        self._batches = _Batches(loader.batch_sampler, runner.seed)
+        # A DataLoader that is built refuses another batch sampler, but nothing has been loaded so far.
+        object.__setattr__(loader, 'batch_sampler', self._batches)
+
+    def before_train_epoch(self, runner):
+        if self._batches is None:
+            return
+        loop, self._batches.iteration = runner.train_loop, runner.iter
+        if isinstance(loop, IterBasedTrainLoop):
+            # Samplers that can skip are at the right place after it; of others the loop drops batches from the start.
+            if not hasattr(loop.dataloader.sampler, 'skip'):
+                self._batches.iteration = 0
+            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        _seed(runner.seed, runner.iter, 0)
