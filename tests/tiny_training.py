@@ -4,6 +4,7 @@ The model drops out and is trained on randomly changed pictures; a large kernel 
 Where TINY_KILL says ``step:5`` the process kills itself in the fifth training step, with ``val``, ``fsync`` or
 ``replace`` in the fifth of these.
 """
+import copy
 import os
 import signal
 from collections import Counter
@@ -18,6 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import plugconv_mm  # noqa: F401
+from plugconv_mm.checkpoint import read_checkpoint
 from plugconv_mm.engine.launch import make_resumable
 from plugconv_mm.ops import DecomposedLargeKernelConv2d, KWConv2d
 
@@ -112,10 +114,27 @@ def config(by_epoch=True, **changes):
 
 def build(work_dir, cfg):
     """A runner as ``tools/train.py`` builds it."""
-    import copy
     cfg = copy.deepcopy(cfg)
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = f'{work_dir}-{_count["runner"]}'
     _count['runner'] += 1
     make_resumable(cfg)
     return Runner.from_cfg(cfg)
+
+
+def resume(work_dir, cfg, from_checkpoint=None):
+    """The same, going on from a checkpoint or from the last one in the work dir."""
+    cfg = copy.deepcopy(cfg)
+    cfg.resume, cfg.load_from = True, from_checkpoint and str(from_checkpoint)
+    return build(work_dir, cfg)
+
+
+def assert_same_ends(a, b, averages=True):
+    """Two checkpoints hold the same, to the bit."""
+    a, b = read_checkpoint(a), read_checkpoint(b)
+    for key in ('state_dict', 'optimizer', 'dynamic_sparsity', *(['ema_state_dict'] if averages else [])):
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=0)
+    assert a['param_schedulers'] == b['param_schedulers']
+    logs = [checkpoint['message_hub']['log_scalars'] for checkpoint in (a, b)]
+    for name in ('train/loss', 'train/lr'):
+        assert logs[0][name].data[0].tolist() == logs[1][name].data[0].tolist() and len(logs[0][name].data[0]) == 9

@@ -24,9 +24,9 @@ def read_scalars(work_dir):
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not files:
         raise FileNotFoundError(f'{work_dir} holds no */vis_data/scalars.json; was a model trained there?')
-    curves = {}
+    curves, epochs = {}, {}
     for file in files:
-        curves_of_run, epochs, iteration = {}, {}, 0
+        curves_of_run, iteration = {}, 0
         for line in file.read_text().splitlines():
             try:
                 record = json.loads(line)

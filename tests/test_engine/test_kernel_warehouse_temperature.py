@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 pytest.importorskip('mmengine')
 
@@ -17,10 +18,10 @@ class Thermometer(Hook):
             lambda module, args: self.seen.append(('train' if module.training else 'val', args[1])))
 
 
-def runner(folder, by_epoch=True, **options):
+def runner(folder, by_epoch=True, checkpoint=None, **options):
     cfg = tiny_training.config(by_epoch)
     cfg.custom_hooks = [dict(type='plugconv_mm.KernelWarehouseTemperatureHook', **options)]
-    built = tiny_training.build(folder, cfg)
+    built = tiny_training.resume(folder, cfg, checkpoint) if checkpoint else tiny_training.build(folder, cfg)
     built.register_hook(Thermometer())
     return built
 
@@ -40,8 +41,7 @@ def test_linear_by_iteration_and_none_in_evaluation(tmp_path, by_epoch, options)
 
 def test_resumes_midway(tmp_path):
     runner(tmp_path / 'whole', epochs=2).train()
-    built = runner(tmp_path / 'resumed', epochs=2)
-    built._resume, built._load_from = True, str(tmp_path / 'whole' / 'epoch_1.pth')
+    built = runner(tmp_path / 'resumed', checkpoint=tmp_path / 'whole' / 'epoch_1.pth', epochs=2)
     built.train()
     assert seen(built, 'train') == pytest.approx([3 / 6, 2 / 6, 1 / 6, 0, 0, 0])
 
@@ -62,7 +62,7 @@ def test_mistakes(tmp_path):
     with pytest.raises(ValueError, match='counts iterations, not epochs'):
         runner(tmp_path, by_epoch=False, epochs=2).train()
     built = runner(tmp_path)
-    built.model.dynamic = __import__('torch').nn.Conv2d(16, 16, 1)
+    built.model.dynamic = torch.nn.Conv2d(16, 16, 1)
     built._hooks = [hook for hook in built.hooks if not isinstance(hook, Thermometer)]
     with pytest.raises(ValueError, match='has no KernelWarehouse'):
         built.train()

@@ -13,6 +13,7 @@ pytest.importorskip('mmengine')
 import tiny_training  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.hooks import Hook  # noqa: E402
+from tiny_training import assert_same_ends, resume  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
 from plugconv_mm.engine.launch import explain, make_resumable  # noqa: E402
@@ -23,18 +24,6 @@ ROOT = Path(__file__).parents[2]
 
 def checkpoints(folder):
     return sorted(path.name for path in folder.iterdir() if path.suffix in ('.pth', '.part'))
-
-
-def resume(work_dir, cfg, from_checkpoint=None):
-    built = tiny_training.build(work_dir, cfg)
-    built._resume, built._load_from = True, from_checkpoint and str(from_checkpoint)
-    return built
-
-
-def assert_same_ends(a, b):
-    a, b = read_checkpoint(a), read_checkpoint(b)
-    for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'dynamic_sparsity'):
-        torch.testing.assert_close(a[key], b[key], rtol=0, atol=0)
 
 
 # What the command line adds
@@ -138,9 +127,10 @@ def test_the_old_checkpoint_goes_when_the_new_one_is_there(tmp_path, monkeypatch
     monkeypatch.setattr(tiny_training.TinyAccuracy, 'compute_metrics',
                         lambda self, results: dict(accuracy=built.epoch))  # every epoch is the best so far
     built.train()
-    assert seen[2] == (['best_accuracy_epoch_1.pth', 'epoch_1.pth'],
+    # each epoch is saved, then as the best, then again with that noted in it
+    assert seen[3] == (['best_accuracy_epoch_1.pth', 'epoch_1.pth'],
                        ['best_accuracy_epoch_1.pth', 'epoch_1.pth', 'epoch_2.pth'])
-    assert seen[3] == (['best_accuracy_epoch_1.pth', 'epoch_2.pth'],
+    assert seen[4] == (['best_accuracy_epoch_1.pth', 'epoch_2.pth'],
                        ['best_accuracy_epoch_1.pth', 'best_accuracy_epoch_2.pth', 'epoch_2.pth'])
     assert checkpoints(tmp_path) == ['best_accuracy_epoch_3.pth', 'epoch_3.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_3.pth')
