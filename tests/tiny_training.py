@@ -12,6 +12,7 @@ from collections import Counter
 import torch
 from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 
 import plugconv_mm  # noqa: F401
 from plugconv_mm.checkpoint import read_checkpoint
+from plugconv_mm.engine.hooks import DynamicSparsityHook
 from plugconv_mm.engine.launch import make_resumable
 from plugconv_mm.ops import DecomposedLargeKernelConv2d, KWConv2d
 
@@ -127,6 +129,35 @@ def resume(work_dir, cfg, from_checkpoint=None):
     cfg = copy.deepcopy(cfg)
     cfg.resume, cfg.load_from = True, from_checkpoint and str(from_checkpoint)
     return build(work_dir, cfg)
+
+
+class Masks(Hook):
+    """Keeps the masks of every iteration."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        sparsity = next(hook for hook in runner.hooks if isinstance(hook, DynamicSparsityHook))
+        self.seen.append({name: mask.clone() for name, mask in sparsity.masks.items()})
+
+
+def train_as(rank, folder, growth, port):
+    """One of two processes, each with half of a batch; it leaves its masks and its model in ``rank0.pth``."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
+                      MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo')
+    cfg = config()
+    cfg.custom_hooks[0].growth = growth
+    cfg.launcher, cfg.train_dataloader.batch_size = 'pytorch', 2
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
+    cfg.randomness.diff_rank_seed = True  # masks that agree because the seeds do would not
+    runner, masks = build(folder, cfg), Masks()
+    runner.register_hook(masks)
+    runner.train()
+    torch.save(dict(masks=masks.seen, model=runner.model.module.state_dict()), f'{folder}/rank{rank}.pth')
+    torch.distributed.destroy_process_group()
 
 
 def assert_same_ends(a, b, averages=True):

@@ -5,7 +5,8 @@ https://arxiv.org/abs/2207.03620; SNIP: https://arxiv.org/abs/1810.02340; Erdős
 the gradient: https://arxiv.org/abs/1911.11134.
 """
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -99,6 +100,46 @@ def drop_and_grow(weight: Tensor, mask: Tensor, count: int, generator: torch.Gen
 def cosine_prune_rate(step: int, total: int, start: float, end: float = 0.005) -> float:
     """The part of a layer's active weights that an update replaces: from `start` at step 0 to `end` at step `total`."""
     return end + (start - end) * (1 + math.cos(math.pi * min(step / total, 1))) / 2
+
+
+def layer_group(name: str) -> str:
+    """The group of a parameter: its stage and its kind.
+
+    Example:
+        >>> layer_group('backbone.stages.2.5.large_kernel.vertical.conv.weight')
+        'backbone.stages.2.large_kernel'
+    """
+    parts = name.split('.')[:-1]
+    number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+    kind = next((part for part in parts[number:] if not part.isdigit()), None)
+    return '.'.join(parts[:number + 1] + ([kind] if kind else []))
+
+
+def mask_statistics(masks: Mapping[str, Tensor], first: Mapping[str, Tensor],
+                    before: Mapping[str, Tensor]) -> dict[str, float]:
+    """Figures of masks for every group of layers, and for ``all``.
+
+    Args:
+        masks: The masks now, bool, by the names of the parameters.
+        first: Those at the start of training.
+        before: Those before the last update.
+
+    Returns:
+        ``density/GROUP``, the active part; ``turnover/GROUP``, the part of what is active that was not before; and
+        ``first_mask_overlap/GROUP``, the part of the first mask that is active.
+    """
+    counts = torch.stack([torch.stack([mask.sum(), (mask & ~before[name]).sum(), (mask & first[name]).sum()])
+                          for name, mask in masks.items()]).cpu()  # one wait for the device
+    sums = defaultdict(lambda: torch.zeros(4, dtype=torch.long))
+    for (name, mask), count in zip(masks.items(), counts, strict=True):
+        for group in (layer_group(name), 'all'):
+            sums[group] += torch.cat([torch.tensor([mask.numel()]), count])
+    figures = {}
+    for group, count in sums.items():
+        size, active, new, common = count.tolist()
+        figures |= {f'density/{group}': active / size, f'turnover/{group}': new / max(active, 1),
+                    f'first_mask_overlap/{group}': common / max(active, 1)}
+    return figures
 
 
 def pack_mask(mask: Tensor) -> Tensor:

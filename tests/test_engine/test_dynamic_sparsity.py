@@ -1,5 +1,4 @@
-import os
-import sys
+import socket
 
 import pytest
 import torch
@@ -332,6 +331,16 @@ def test_fine_tuning_keeps_the_zeros(tmp_path):
     same(dict(resumed.model.state_dict()), dict(tuned.model.state_dict()))
 
 
+def test_fine_tuning_of_dense_weights_is_dense_and_said(tmp_path, monkeypatch):
+    said = []
+    built = runner(tmp_path / 'dense', sparse_init='loaded')
+    monkeypatch.setattr(built.logger, 'warning', said.append)
+    built.train()
+    assert [line for line in said if 'no zeros to keep: this training is dense' in line]
+    assert not hook_of(built).masks and (built.model.head.weight != 0).all()
+    tiny_training.resume(tmp_path / 'resumed', config(sparse_init='loaded'), tmp_path / 'dense/epoch_2.pth').train()
+
+
 # Mistakes
 
 
@@ -351,8 +360,7 @@ def test_arguments(options, message):
     (dict(module='backbone'), "no module 'backbone'; it has data_preprocessor, stem, stages"),
     (dict(module='drop'), 'found nothing to make sparse'),
     (dict(module='head', only_large_kernel=True), 'large kernels, of which there are none'),
-    (dict(sparse_init='loaded'), 'loaded weights have no zeros'),
-    (dict(sparse_init='uniform', sparsity=0.005), 'sparsity of 0.005 is too low'),
+    (dict(sparse_init='uniform', sparsity=0.005), 'sparsity of 0.005 leaves every layer dense'),
 ])
 def test_what_the_model_cannot_have(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
@@ -373,35 +381,13 @@ def test_resuming_from_other_checkpoints(tmp_path):
 # Processes
 
 
-def _train_as(rank, folder, growth, port):
-    """One of two processes, each with half of a batch."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
-                      MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo')
-    cfg = tiny_training.config()
-    cfg.custom_hooks[0].growth = growth
-    cfg.launcher, cfg.train_dataloader.batch_size = 'pytorch', 2
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
-    cfg.randomness.diff_rank_seed = True  # ranks that agree by chance alone would not
-    built = tiny_training.build(folder, cfg)
-    seen = []
-    built.register_hook(Watch(lambda runner, hook: seen.append(
-        {name: mask.clone() for name, mask in hook.masks.items()})))
-    built.train()
-    torch.save(dict(masks=seen, model=built.model.module.state_dict()), f'{folder}/rank{rank}.pth')
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('growth', ['random', 'gradient'])
 def test_two_processes_agree(tmp_path, growth):
-    import socket
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    sys.modules.setdefault('test_dynamic_sparsity', sys.modules[__name__])
-    torch.multiprocessing.spawn(_train_as, (str(tmp_path), growth, port), nprocs=2)
+    torch.multiprocessing.spawn(tiny_training.train_as, (str(tmp_path), growth, port), nprocs=2)
     first, second = (torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1))
     assert len(first['masks']) == len(second['masks']) == 9
     same(first['masks'], second['masks'])

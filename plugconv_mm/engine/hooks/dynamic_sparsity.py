@@ -5,7 +5,6 @@ https://arxiv.org/abs/2207.03620.
 """
 import copy
 import math
-from collections import defaultdict
 
 import torch
 from mmengine.dist import all_reduce, broadcast
@@ -19,6 +18,7 @@ from plugconv_mm.ops.sparsity import (
     cosine_prune_rate,
     drop_and_grow,
     erk_counts,
+    mask_statistics,
     pack_mask,
     random_mask,
     snip_counts,
@@ -53,7 +53,7 @@ class DynamicSparsityHook(Hook):
             layer is: by |weight · gradient| on the first batch compared over all layers, by Erdős–Rényi–Kernel, or
             all alike; which weights are active is random then. ``'loaded'`` takes the zeros of the weights that were
             loaded and keeps them, without updates: for fine-tuning a sparse network, with no use for `sparsity` and
-            what says how to update.
+            what says how to update. Where they have none it warns, and training is dense.
         growth (str): ``'random'`` or ``'gradient'``, where its magnitude is largest.
         prune_rate (float): part of the active weights that the first update replaces.
         update_frequency (int): steps of the optimizer between updates.
@@ -61,8 +61,8 @@ class DynamicSparsityHook(Hook):
         module (str): the part of the model to make sparse, such as ``'backbone'``; all of it by default.
 
     Raises:
-        ValueError: An argument is out of range, the model has nothing to mask, loaded weights have no zeros, or a
-            resumed checkpoint has no masks or those of another model.
+        ValueError: An argument is out of range, the model has nothing to mask, or a checkpoint to resume from has no
+            masks or those of another model.
         NotImplementedError: Parameters are sharded, or there are several optimizers.
 
     Example:
@@ -122,7 +122,7 @@ class DynamicSparsityHook(Hook):
         self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(lambda *_: self._after_step(runner))
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if not self.masks:
+        if self.sparse_init == 'snip' and not self.masks:
             self._start_at_random(runner, snip_counts(self._snip_scores(data_batch), 1 - self.sparsity))
 
     def before_save_checkpoint(self, runner, checkpoint):
@@ -184,10 +184,12 @@ class DynamicSparsityHook(Hook):
         active = torch.stack([mask.sum() for mask in masks.values()]).tolist()
         self.masks = {name: mask for (name, mask), n in zip(masks.items(), active, strict=True)
                       if n < 0.99 * mask.numel()}
+        if not self.masks and self.sparse_init == 'loaded':
+            runner.logger.warning('The weights that were loaded have no zeros to keep: this training is dense. For a '
+                                  'sparse one load a sparse network, by load_from or init_cfg')
+            return
         if not self.masks:
-            raise ValueError('DynamicSparsityHook: no layer is sparse. ' + (
-                'The loaded weights have no zeros: load those of a sparse network, by load_from or init_cfg'
-                if self.sparse_init == 'loaded' else f'A sparsity of {self.sparsity} is too low'))
+            raise ValueError(f'DynamicSparsityHook: a sparsity of {self.sparsity} leaves every layer dense')
         empty = [name for name, n in zip(masks, active, strict=True) if not n]
         if empty:
             runner.logger.warning(f'No weight is active in {", ".join(empty)}: these layers give nothing')
@@ -196,7 +198,7 @@ class DynamicSparsityHook(Hook):
         self._count_active()
         self._mask(runner, self.masks)
         densities = [f'{name.removeprefix("density/")} {value:.3f}'
-                     for name, value in self._record(runner, 0, {}).items() if name.startswith('density/')]
+                     for name, value in self._record(runner, 0, self.masks).items() if name.startswith('density/')]
         runner.logger.info(
             f'Sparse training: {sum(self._active.values()):,} of {sum(m.numel() for m in self.masks.values()):,} '
             f'weights are active in {len(self.masks)} layers, {len(masks) - len(self.masks)} layers are dense. '
@@ -226,11 +228,12 @@ class DynamicSparsityHook(Hook):
         self.masks = {name: part.view_as(mask) for (name, mask), part in zip(self.masks.items(), parts, strict=True)}
 
     def _count_active(self) -> None:
-        counts = torch.stack([mask.sum() for mask in self.masks.values()]).tolist()
-        self._active = dict(zip(self.masks, counts, strict=True))
+        self._active = {name: int(mask.sum()) for name, mask in self.masks.items()}
 
     def _after_step(self, runner) -> None:
         self.step += 1
+        if not self.masks:
+            return
         # After the last step nothing would train what an update grows.
         if (self.sparse_init != 'loaded' and self.step % self.update_frequency == 0
                 and self.step < self._total_steps):
@@ -269,33 +272,14 @@ class DynamicSparsityHook(Hook):
                 kept[name], self.masks[name] = drop_and_grow(parameter, mask, count, gradient=parameter.grad)
         self._share_masks()
         self._mask(runner, {name: kept[name] & self.masks[name] for name in kept})
-        turnover = torch.stack([(self.masks[name] & ~mask).sum() for name, mask in before.items()]).tolist()
-        record = self._record(runner, runner.iter + 1, dict(zip(before, turnover, strict=True)))
+        record = self._record(runner, runner.iter + 1, before)
         runner.logger.info(
             f'Sparse training, step {self.step}: dropped and grew {rate:.1%} of the active weights of each layer; '
             f'{record["turnover/all"]:.1%} are others than before, {record["first_mask_overlap/all"]:.1%} of the '
             'first are active')
 
-    def _record(self, runner, iteration: int, turnover: dict[str, int]) -> dict[str, float]:
+    def _record(self, runner, iteration: int, before: dict[str, Tensor]) -> dict[str, float]:
         """Log the state of every group of layers after so many iterations."""
-        overlap = torch.stack([(mask & self._first[name]).sum() for name, mask in self.masks.items()]).tolist()
-        sums = defaultdict(lambda: torch.zeros(4, dtype=torch.long))
-        for (name, mask), common in zip(self.masks.items(), overlap, strict=True):
-            counts = torch.tensor([mask.numel(), self._active[name], turnover.get(name, 0), common])
-            for group in (_group(name), 'all'):
-                sums[group] += counts
-        record = {}
-        for group, counts in sums.items():
-            size, active, new, common = counts.tolist()
-            record |= {f'density/{group}': active / size, f'turnover/{group}': new / max(active, 1),
-                       f'first_mask_overlap/{group}': common / max(active, 1)}
+        record = mask_statistics(self.masks, self._first, before)
         runner.visualizer.add_scalars({'iter': iteration, **record}, step=iteration)
         return record
-
-
-def _group(name: str) -> str:
-    """A layer's group: its stage and its kind, such as ``backbone.stages.2.large_kernel``."""
-    parts = name.split('.')[:-1]
-    number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
-    kind = next((part for part in parts[number:] if not part.isdigit()), None)
-    return '.'.join(parts[:number + 1] + ([kind] if kind else []))
