@@ -317,7 +317,10 @@ def test_fine_tuning_keeps_the_zeros(tmp_path):
     zeros = {name: source[name] == 0 for name in BIG if (source[name] == 0).float().mean() > 0.01}
     tuned = runner(tmp_path / 'tuned', sparse_init='loaded', module='stages')
     tuned._load_from = str(tmp_path / 'weights.pth')
+    tuned.model.stages.add_module('new', torch.nn.Conv2d(16, 16, 1))
+    torch.nn.init.zeros_(tuned.model.stages.new.weight)
     tuned.train()
+    assert 'stages.new.weight' not in hook_of(tuned).masks  # zeros to start from
     assert len(zeros) >= 5
     for name, p in tuned.model.named_parameters():
         if name in zeros and name.startswith('stages.'):

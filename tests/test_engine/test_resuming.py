@@ -81,6 +81,21 @@ def test_a_resumed_run_sees_the_same(tmp_path, by_epoch, workers):
         torch.testing.assert_close(again, {i: whole[i] for i in again}, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('workers', [0, 1])
+def test_within_an_epoch(tmp_path, workers):
+    """Checkpoints by iterations in a training by epochs: the rest of the epoch comes, and not the whole again."""
+    cfg = tiny_training.config()
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1)
+    cfg.train_dataloader.num_workers = workers
+    whole = batches(tiny_training.build(tmp_path / 'whole', cfg))
+    for at in (2, 3, 4) if not workers else (4, ):
+        again = batches(resume(tmp_path / f'{at}', cfg, tmp_path / f'whole/iter_{at}.pth'))
+        torch.testing.assert_close(again, {i: whole[i] for i in range(at, 9)}, rtol=0, atol=0)
+        assert read_scalars(tmp_path / f'{at}')['accuracy'] == [
+            point for point in read_scalars(tmp_path / 'whole')['accuracy'] if point[0] > at or at == point[0] == 3]
+        assert_same_ends(tmp_path / f'{at}/iter_9.pth', tmp_path / 'whole/iter_9.pth')
+
+
 def test_neither_workers_nor_evaluations_matter(tmp_path):
     cfg = tiny_training.config()
     whole = batches(tiny_training.build(tmp_path / '0', cfg))

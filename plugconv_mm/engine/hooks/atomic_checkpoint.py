@@ -42,7 +42,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().before_train(runner)
         self._evaluated = os.path.join(runner.work_dir, 'last_evaluation')
         if is_main_process():
-            useless = glob.glob(os.path.join(glob.escape(str(self.out_dir)), '.*.part'))
+            useless = glob.glob(os.path.join(glob.escape(str(self.out_dir)), '.*.[0-9]*.part'))
             for path in useless if runner.iter else [*useless, self._evaluated]:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
@@ -58,7 +58,8 @@ class AtomicCheckpointHook(CheckpointHook):
         loop._decide_current_val_interval()
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         now, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
-        if now < loop.val_begin or (now % loop.val_interval and now != end):
+        within_epoch = by_epoch and loop.iter != loop.epoch * len(loop.dataloader)
+        if within_epoch or now < loop.val_begin or (now % loop.val_interval and now != end):
             return False
         finished = [None]
         if is_main_process() and os.path.isfile(self._evaluated):

@@ -182,15 +182,17 @@ class DynamicSparsityHook(Hook):
 
     def _start(self, runner, masks: dict[str, Tensor]) -> None:
         active = torch.stack([mask.sum() for mask in masks.values()]).tolist()
+        # In loaded weights, nothing but zeros is an initial value and not what sparse training left.
+        least = self.sparse_init == 'loaded'
         self.masks = {name: mask for (name, mask), n in zip(masks.items(), active, strict=True)
-                      if n < 0.99 * mask.numel()}
+                      if least <= n < 0.99 * mask.numel()}
         if not self.masks and self.sparse_init == 'loaded':
             runner.logger.warning('The weights that were loaded have no zeros to keep: this training is dense. For a '
                                   'sparse one load a sparse network, by load_from or init_cfg')
             return
         if not self.masks:
             raise ValueError(f'DynamicSparsityHook: a sparsity of {self.sparsity} leaves every layer dense')
-        empty = [name for name, n in zip(masks, active, strict=True) if not n]
+        empty = [name for name, n in zip(masks, active, strict=True) if name in self.masks and not n]
         if empty:
             runner.logger.warning(f'No weight is active in {", ".join(empty)}: these layers give nothing')
         self._share_masks()

@@ -1,4 +1,5 @@
-"""Random numbers that a resumed run draws again."""
+"""Random numbers and an order of the data that a resumed run has again."""
+import itertools
 import random
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
 from plugconv_mm.registry import HOOKS
+
+_KEY = 'trained_batches'  # in the meta data of the checkpoint
 
 
 def _seed(*numbers: int) -> None:
@@ -37,16 +40,17 @@ class _Batches:
     """A batch sampler whose batches know the iteration for which they are loaded."""
 
     def __init__(self, batches, seed: int):
-        self._batches, self._seed, self.iteration = batches, seed, 0
+        self._batches, self._seed = batches, seed
+        self.iteration = self.skipped = 0
+        for name in ('sampler', 'batch_size', 'drop_last'):  # that others look for
+            if hasattr(batches, name):
+                setattr(self, name, getattr(batches, name))
 
     def __len__(self):
         return len(self._batches)
 
-    def __getattr__(self, name):  # sampler, batch_size, drop_last
-        return getattr(self._batches, name)
-
     def __iter__(self):
-        for indices in self._batches:
+        for indices in itertools.islice(self._batches, self.skipped, None):
             yield _Batch(indices, (self._seed, self.iteration, get_rank(), 1))
             self.iteration += 1
 
@@ -57,10 +61,18 @@ class ResumableRandomnessHook(Hook):
 
     A resumed run then draws what the uninterrupted one would have drawn: the transforms of the pictures, in whatever
     worker, the samples of the losses, stochastic depth. Evaluations in between, and the number of workers, change
-    nothing. A run that was started without a seed goes on with that of its checkpoint.
+    nothing. A run that was started without a seed goes on with that of its checkpoint, and one whose checkpoint was
+    written within an epoch goes on with the rest of that epoch, where mmengine would start it again.
     """
 
     priority = 'HIGHEST'
+    _trained = 0  # batches of the epoch that is under way
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        self._trained = (checkpoint.get('meta') or {}).get(_KEY, 0)
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['meta'][_KEY] = self._trained
 
     def before_train(self, runner):
         loader = runner.train_loop.dataloader
@@ -76,10 +88,14 @@ class ResumableRandomnessHook(Hook):
         object.__setattr__(loader, 'batch_sampler', self._batches)
 
     def before_train_epoch(self, runner):
+        if not runner.iter:
+            self._trained = 0  # the checkpoint was one to start from, not to resume
         if self._batches is None:
             return
         loop, self._batches.iteration = runner.train_loop, runner.iter
-        if isinstance(loop, IterBasedTrainLoop):
+        if not isinstance(loop, IterBasedTrainLoop):
+            self._batches.skipped = self._trained
+        else:
             # Samplers that can skip are at the right place after it; of others the loop drops batches from the start.
             if not hasattr(loop.dataloader.sampler, 'skip'):
                 self._batches.iteration = 0
@@ -87,3 +103,9 @@ class ResumableRandomnessHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         _seed(runner.seed, runner.iter, 0)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._trained += 1
+
+    def after_train_epoch(self, runner):
+        self._trained = 0
