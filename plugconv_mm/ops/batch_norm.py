@@ -27,15 +27,16 @@ def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     Scaling the kernel costs next to nothing beside the pass over the whole map that is saved.
 
     Args:
-        conv: An ``nn.Conv2d`` with zero padding, or a module such as :class:`KWConv2d` whose ``forward`` takes the
-            scale and the shift.
+        conv: An ``nn.Conv2d`` with zero padding, or any other module. One whose ``takes_affine`` is true, such as
+            :class:`KWConv2d`, has a ``forward`` that takes the scale and the shift.
         norm: The normalisation that follows.
         x: Map (N, C, H, W).
     """
-    if not folds(norm):
+    affine = getattr(conv, 'takes_affine', False)
+    if not folds(norm) or not (affine or isinstance(conv, nn.Conv2d)):
         return norm(conv(x))
     scale, shift = fold_batch_norm(norm)
-    if not isinstance(conv, nn.Conv2d):
+    if affine:
         return conv(x, scale, shift)
     if conv.bias is not None:
         shift = shift + scale * conv.bias

@@ -4,6 +4,7 @@ Paper: Rao et al., "HorNet: Efficient High-Order Spatial Interactions with Recur
 https://arxiv.org/abs/2207.14284. The global-local filter goes back to "Global Filter Networks for Image
 Classification", https://arxiv.org/abs/2107.00645.
 """
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.modules.utils import _pair
 from plugconv_mm.ops.autocast import autocast_dtype
 from plugconv_mm.ops.kernel_cache import KernelCache
 from plugconv_mm.ops.same_size import Size, check_same_size
+from plugconv_mm.ops.strips import strips, strips_pay
 
 FILTERS = ('7x7', 'gf')
 
@@ -35,6 +37,11 @@ def _resize(weight: Tensor, size: tuple[int, int]) -> Tensor:
         return weight
     return F.interpolate(weight.permute(3, 0, 1, 2), size=tuple(size), mode='bilinear',
                          align_corners=True).permute(1, 2, 3, 0)
+
+
+def _pointwise(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution of tokens (L, C)."""
+    return F.linear(tokens, weight.flatten(1), bias)
 
 
 class GlobalLocalFilter(nn.Module):
@@ -208,21 +215,29 @@ class GnConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _check_map(x, self.in_channels, 'GnConv2d')
-        # Two convolutions: of a slice of one output, the filter would need a copy.
-        parts = zip(self.proj_in.weight.split((self.widths[0], sum(self.widths))),
-                    self.proj_in.bias.split((self.widths[0], sum(self.widths))), strict=True)
-        p, q = (F.conv2d(x, weight, bias) for weight, bias in parts)
+        # p and q come from two convolutions: of a slice of one output the filter would need a copy.
+        narrow = self.widths[0]
+        q = F.conv2d(x, self.proj_in.weight[narrow:], self.proj_in.bias[narrow:])
         if isinstance(self.dwconv, GlobalLocalFilter):
             q = self.dwconv(q, self.scale)
         else:
             # The scale goes into the kernel, which is smaller than the map.
             q = F.conv2d(q, self.dwconv.weight * self.scale, self.dwconv.bias * self.scale, padding=3,
                          groups=q.shape[1])
+        if not strips_pay(x):
+            return self._recurse(x, q, F.conv2d)
+        y = torch.empty((len(x), self.out_channels, *x.shape[2:]), dtype=q.dtype, memory_format=torch.channels_last)
+        for x_part, q_part, y_part in strips(x, q, y):
+            y_part.copy_(self._recurse(x_part, q_part, _pointwise))
+        return y
+
+    def _recurse(self, x: Tensor, q: Tensor, conv: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
+        """All that follows the filter; channels are the second axis."""
         first, *others = q.split(self.widths, dim=1)
-        g = p * first
+        g = conv(x, self.proj_in.weight[:self.widths[0]], self.proj_in.bias[:self.widths[0]]) * first
         for pw, gate in zip(self.pws, others, strict=True):
-            g = pw(g) * gate
-        return self.proj_out(g)
+            g = conv(g, pw.weight, pw.bias) * gate
+        return conv(g, self.proj_out.weight, self.proj_out.bias)
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {self.out_channels}, order={self.order}, scale={self.scale:g}'

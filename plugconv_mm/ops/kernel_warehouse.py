@@ -339,6 +339,7 @@ class KWConv2d(_KWLayer):
         >>> conv(torch.rand(4, 16, 8, 10)).shape
         torch.Size([4, 32, 4, 5])
     """
+    takes_affine = True
 
     transposed = False
     output_padding = (0, 0)
@@ -363,12 +364,21 @@ class KWConv2d(_KWLayer):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'expected (N, {self.in_channels}, H, W), got {tuple(x.shape)}')
         kernels = self.kernels(x.mean((2, 3))).permute(0, 1, 4, 2, 3)
+        if scale is not None and kernels[0, 0].numel() > x[0, 0].numel() // math.prod(self.stride):
+            # The kernels are larger than the map: scale that.
+            y = self._convolve(x, kernels, self.bias)
+            return y * scale[:, None, None] if shift is None else torch.addcmul(
+                shift[:, None, None], y, scale[:, None, None])
         bias = self.bias
         if scale is not None:
             kernels = kernels * scale[:, None, None, None]
             bias = None if bias is None else bias * scale
         if shift is not None:
             bias = shift if bias is None else bias + shift
+        return self._convolve(x, kernels, bias)
+
+    def _convolve(self, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+        """Each sample with its own kernel (out, in / groups, height, width)."""
         settings = self.stride, self.padding, self.dilation
         if x.device.type == 'cpu':
             # One convolution for each sample keeps the channels-last layout, in which they are fast there.
@@ -429,6 +439,8 @@ class KWLinear(_KWLayer):
         weight = self.kernels(x.mean(axes) if axes else x)[:, :, 0, 0]
         if len(x) == 1:
             return F.linear(x, weight[0], self.bias)
+        if x.device.type == 'cpu':  # where one product for each sample takes the bias along
+            return torch.stack([F.linear(sample, w, self.bias) for sample, w in zip(x, weight, strict=True)])
         y = (x.reshape(len(x), -1, self.in_features) @ weight.transpose(1, 2)).view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 

@@ -10,6 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.ops.batch_norm import fold_batch_norm, folds
+from plugconv_mm.ops.strips import strips_pay
+
+# From this length on the layout in which a CPU convolves tall kernels best pays for the way into it and back.
+_LONG = 21
+# Maps of so many bytes are convolved at a time, so that all copies of them stay in the cache.
+_CHUNK_BYTES = 4 * 2**20
+
+
+def _tall_and_wide(x: Tensor, tall: Tensor, wide: Tensor, bias: Tensor) -> Tensor:
+    """The depthwise tall and wide convolutions of x, summed; channels-last in memory.
+
+    CPUs have a fast path for tall kernels on contiguous maps, twice as fast as on channels-last ones. Wide kernels
+    have none, but become tall on the transposed map.
+    """
+    long, short = tall.shape[2] // 2, tall.shape[3] // 2
+    out = torch.empty_like(x, memory_format=torch.channels_last)
+    step = max(_CHUNK_BYTES // (x[:, 0].numel() * x.element_size()) // 16 * 16, 16)
+    for part, target, t, w, b in zip(*(tensor.split(step, 1) for tensor in (x, out)),
+                                     *(tensor.split(step) for tensor in (tall, wide.mT, bias)), strict=True):
+        part = part.contiguous()
+        y = F.conv2d(part, t, b, padding=(long, short), groups=len(t))
+        y += F.conv2d(part.mT.contiguous(), w, padding=(long, short), groups=len(t)).mT
+        target.copy_(y)
+    return out
 
 
 class DecomposedLargeKernelConv2d(nn.Module):
@@ -99,6 +123,9 @@ class DecomposedLargeKernelConv2d(nn.Module):
             y = self.vertical(x) + self.horizontal(x)
             return y if self.small_conv is None else y + self.small_conv(x)
         tall, tall_bias, wide, wide_bias = self.folded()
+        if (self.kernel_size >= _LONG and strips_pay(x) and x.dtype == torch.float32
+                and not torch.is_autocast_enabled('cpu')):
+            return _tall_and_wide(x, tall, wide, tall_bias + wide_bias)
         long, short = self.kernel_size // 2, self.small_kernel // 2
         y = F.conv2d(x, tall, tall_bias + wide_bias, padding=(long, short), groups=self.channels)
         return y + F.conv2d(x, wide, padding=(short, long), groups=self.channels)

@@ -6,9 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.ops.autocast import autocast_dtype
-
-# Positions that pass at a time in inference on a CPU: their hidden layer stays in the cache, and memory is used again.
-_STRIP = 2048
+from plugconv_mm.ops.strips import strips, strips_pay
 
 
 def residual_mlp(x: Tensor, y: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear, gamma: Tensor,
@@ -28,22 +26,29 @@ def residual_mlp(x: Tensor, y: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: 
         gamma: Layer scale (C).
         drop_path: Stochastic depth; passed by in evaluation mode.
     """
-    x, y = x.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1)
-
-    def mlp(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        tokens = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        return F.linear(F.gelu(fc1(tokens)), weight, bias)
-
-    if autocast_dtype(x) is not None:
-        # Only float32 holds what a young gamma leaves of the weights.
-        return torch.addcmul(x, gamma, drop_path(mlp(y, fc2.weight, fc2.bias))).permute(0, 3, 1, 2)
+    if autocast_dtype(y) is not None:
+        # Only float32 holds what a young gamma would leave of the weights.
+        y = fc2(F.gelu(fc1(_normalise(norm, y.permute(0, 2, 3, 1))))).permute(0, 3, 1, 2)
+        return torch.addcmul(x, gamma[:, None, None], drop_path(y))
     # gamma scales the weights: cheaper than scaling the map.
     weight, bias = fc2.weight * gamma[:, None], fc2.bias * gamma
-    if (y.device.type != 'cpu' or norm.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()):
-        return (x + drop_path(mlp(y, weight, bias))).permute(0, 3, 1, 2)
-    out = torch.empty(y.shape, dtype=y.dtype)
-    strips = (t.flatten(0, 2).split(_STRIP) for t in (x, y, out))
-    for shortcut, part, target in zip(*strips, strict=True):
-        torch.add(shortcut, mlp(part, weight, bias), out=target)
-    return out.permute(0, 3, 1, 2)
+    if norm.training or not strips_pay(x):
+        y = F.linear(F.gelu(fc1(_normalise(norm, y.permute(0, 2, 3, 1)))), weight, bias)
+        return x + drop_path(y.permute(0, 3, 1, 2))
+    out = torch.empty_like(y, memory_format=torch.channels_last)
+    for shortcut, part, target in strips(x, y, out):
+        part = F.gelu(_linear(_normalise(norm, part), fc1.weight, fc1.bias))
+        torch.add(shortcut, _linear(part, weight, bias), out=target)
+    return out
+
+
+def _normalise(norm: nn.LayerNorm, tokens: Tensor) -> Tensor:
+    return F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _linear(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``F.linear`` of (L, C); as a 1x1 convolution, which is up to a sixth faster, where no row is aligned."""
+    if weight.shape[0] % 4 == 0 and weight.shape[1] % 4 == 0:
+        return F.linear(tokens, weight, bias)
+    tokens = tokens[None, :, None].permute(0, 3, 1, 2)
+    return F.conv2d(tokens, weight[:, :, None, None], bias)[0, :, :, 0].t()

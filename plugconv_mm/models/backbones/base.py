@@ -71,6 +71,11 @@ class Backbone(BaseModule):
         return self
 
 
+def channels_last_on_cpu(x: Tensor) -> Tensor:
+    """`x` in the layout that passes from one convolution of a CPU to the next without being reordered."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == 'cpu' else x
+
+
 class ResidualBlock(nn.Module):
     """A block with stochastic depth that may be recomputed in the backward pass to save memory.
 

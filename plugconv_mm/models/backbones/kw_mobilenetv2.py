@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import KAIMING_INIT, ResidualBlock, drop_path_rates, make_divisible
+from plugconv_mm.models.backbones.base import (
+    KAIMING_INIT,
+    ResidualBlock,
+    channels_last_on_cpu,
+    drop_path_rates,
+    make_divisible,
+)
 from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.ops.batch_norm import conv_bn
@@ -169,7 +175,7 @@ class KWMobileNetV2(KWBackbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         wanted = [self.outputs[i] for i in self.out_indices]
-        outs = []
+        x, outs = channels_last_on_cpu(x), []
         for i, module in enumerate(self.features[:max(wanted) + 1]):
             x = module(x)
             if i in wanted:

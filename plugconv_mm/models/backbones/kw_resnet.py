@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import KAIMING_INIT, ResidualBlock
+from plugconv_mm.models.backbones.base import KAIMING_INIT, ResidualBlock, channels_last_on_cpu
 from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.ops.batch_norm import conv_bn
@@ -32,7 +32,7 @@ class _Block(ResidualBlock):
             x = conv_bn(getattr(self, f'conv{i}'), getattr(self, f'bn{i}'), x)
             if i < self.num_convs:
                 x = self.relu(x)
-        return self.relu(shortcut + self.drop_path(x))
+        return self.relu(self.drop_path(x).add_(shortcut))
 
 
 class BasicBlock(_Block):
@@ -170,7 +170,7 @@ class KWResNet(KWBackbone):
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.maxpool(self.relu(conv_bn(self.conv1, self.bn1, x)))
+        x = self.maxpool(self.relu(conv_bn(self.conv1, self.bn1, channels_last_on_cpu(x))))
         outs = []
         for stage in range(max(self.out_indices) + 1):
             x = getattr(self, f'layer{stage + 1}')(x)

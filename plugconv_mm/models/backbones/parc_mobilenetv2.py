@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import KAIMING_INIT, Backbone, ResidualBlock, drop_path_rates, make_divisible
+from plugconv_mm.models.backbones.base import (
+    KAIMING_INIT,
+    Backbone,
+    ResidualBlock,
+    channels_last_on_cpu,
+    drop_path_rates,
+    make_divisible,
+)
 from plugconv_mm.ops import ParCHW2d
 from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
@@ -155,7 +162,7 @@ class ParCMobileNetV2(Backbone):
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.features[0](x)
+        x = self.features[0](channels_last_on_cpu(x))
         outs = []
         for i in range(max(self.out_indices) + 1):
             for layer in self.stage_layers[i + 1]:

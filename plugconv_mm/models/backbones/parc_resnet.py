@@ -11,8 +11,15 @@ from collections.abc import Sequence
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import KAIMING_INIT, Backbone, ResidualBlock, drop_path_rates
+from plugconv_mm.models.backbones.base import (
+    KAIMING_INIT,
+    Backbone,
+    ResidualBlock,
+    channels_last_on_cpu,
+    drop_path_rates,
+)
 from plugconv_mm.ops import ParCHW2d
+from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
@@ -52,10 +59,11 @@ class Bottleneck(ResidualBlock):
                 build_norm_layer(norm_cfg, out_channels)[1])
 
     def _forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(shortcut + self.drop_path(self.bn3(self.conv3(x))))
+        shortcut = x if self.downsample is None else conv_bn(*self.downsample, x)
+        x = self.relu(conv_bn(self.conv1, self.bn1, x))
+        x = self.relu(conv_bn(self.conv2, self.bn2, x))
+        x = self.drop_path(conv_bn(self.conv3, self.bn3, x))
+        return self.relu(x.add_(shortcut))
 
 
 @MODELS.register_module()
@@ -143,7 +151,9 @@ class ParCResNet(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps pictures (B, in_channels, H, W) to one feature map for each of `out_indices`."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        if not self.training:  # in training the layouts are equally fast
+            x = channels_last_on_cpu(x)
+        x = self.maxpool(self.relu(conv_bn(self.conv1, self.bn1, x)))
         outputs = []
         for stage in range(max(self.out_indices) + 1):
             x = getattr(self, f'layer{stage + 1}')(x)

@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import KAIMING_INIT, Backbone, ResidualBlock, drop_path_rates, look_up_arch
+from plugconv_mm.models.backbones.base import (
+    KAIMING_INIT,
+    Backbone,
+    ResidualBlock,
+    channels_last_on_cpu,
+    drop_path_rates,
+    look_up_arch,
+)
 from plugconv_mm.ops import ParC2d
 from plugconv_mm.ops.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
@@ -221,7 +228,7 @@ class ParCNet(Backbone):
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.layer_1(self.conv_1(x))
+        x = self.layer_1(self.conv_1(channels_last_on_cpu(x)))
         outs = []
         for i in range(max(self.out_indices) + 1):
             x = getattr(self, f'layer_{i + 2}')(x)

@@ -5,7 +5,6 @@ https://arxiv.org/abs/2106.03180.
 """
 from collections.abc import Sequence
 
-import torch
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from plugconv_mm.models.backbones.base import (
     KAIMING_INIT,
     Backbone,
     ResidualBlock,
+    channels_last_on_cpu,
     check_per_stage,
     drop_path_rates,
     look_up_arch,
@@ -144,10 +144,7 @@ class TransCNN(Backbone):
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if x.device.type == 'cpu':
-            # Attention wants a position's channels side by side; so do the convolutions of CPUs.
-            x = x.contiguous(memory_format=torch.channels_last)
-        x = self.patch_embed(x)
+        x = self.patch_embed(channels_last_on_cpu(x))
         outs = []
         for i in range(max(self.out_indices) + 1):
             if i:
