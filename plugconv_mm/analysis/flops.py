@@ -96,22 +96,25 @@ def measure(model: nn.Module, shape: tuple[int, int], in_channels: int = 3) -> M
     RoIAlign), what only training uses (auxiliary heads), and what is derived once from weights (stretched kernels).
 
     Args:
-        model: A detector of mmdet, a segmentor of mmseg, a classifier of mmpretrain, or a backbone. It is not changed.
+        model: A detector of mmdet, a segmentor of mmseg, a classifier of mmpretrain, or a backbone, on the
+            CPU. It is not changed.
         shape: Height and width of the picture, in pixels.
         in_channels: Channels of the picture.
 
     Raises:
         NotImplementedError: A kind of head that is not known here.
-        ValueError: A picture without pixels.
+        ValueError: A picture without pixels, or a model that is not on the CPU.
 
     Example:
         >>> from plugconv_mm.models.backbones import ParCConvNeXt
         >>> cost = measure(ParCConvNeXt('xt'), (224, 224))
         >>> f'{cost.total_params / 1e6:.2f}M {cost.total_macs() / 1e9:.2f}G'
-        '7.03M 1.13G'
+        '7.03M 1.15G'
     """
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f'the shape of a picture is (height, width), got {tuple(shape)}')
+    if devices := {parameter.device.type for parameter in model.parameters()} - {'cpu'}:
+        raise ValueError(f'the model should be on the CPU, and parts of it are on {", ".join(sorted(devices))}')
     params = Counter()
     for name, parameter in model.named_parameters():
         part = name.partition('.')[0] if hasattr(model, 'backbone') else 'backbone'

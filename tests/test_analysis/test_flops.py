@@ -156,6 +156,8 @@ def test_table():
 def test_what_cannot_be_measured():
     with pytest.raises(ValueError, match=r'\(height, width\), got \(0, 10\)'):
         measure(torch.nn.Conv2d(3, 4, 1), (0, 10))
+    with pytest.raises(ValueError, match='should be on the CPU, and parts of it are on meta'):
+        measure(torch.nn.Conv2d(3, 4, 1, device='meta'), (8, 8))
     model = torch.nn.Module()
     model.backbone = torch.nn.Conv2d(3, 4, 1)
     with pytest.raises(NotImplementedError, match='Module has none of the heads'):
