@@ -21,6 +21,14 @@ def fold_batch_norm(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias
 
 
+def fold(conv: nn.Conv2d, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that is ``norm(conv(x))``, where :func:`folds` holds."""
+    scale, shift = fold_batch_norm(norm)
+    if conv.bias is not None:
+        shift = shift + scale * conv.bias
+    return conv.weight * scale[:, None, None, None], shift
+
+
 def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """``norm(conv(x))``, in one convolution where `norm` uses its running statistics.
 
@@ -35,10 +43,6 @@ def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     affine = getattr(conv, 'takes_affine', False)
     if not folds(norm) or not (affine or isinstance(conv, nn.Conv2d)):
         return norm(conv(x))
-    scale, shift = fold_batch_norm(norm)
     if affine:
-        return conv(x, scale, shift)
-    if conv.bias is not None:
-        shift = shift + scale * conv.bias
-    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation,
-                    conv.groups)
+        return conv(x, *fold_batch_norm(norm))
+    return F.conv2d(x, *fold(conv, norm), conv.stride, conv.padding, conv.dilation, conv.groups)

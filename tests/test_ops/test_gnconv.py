@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from plugconv_mm.ops import GlobalLocalFilter, GnConv2d, gnconv
+from plugconv_mm.ops import GlobalLocalFilter, GnConv2d, gnconv, strips
 
 SIZES = [(7, 7), (14, 14), (25, 42), (1, 9), (9, 1), (1, 1), (2, 3)]
 FILTERS = ['7x7', 'gf']
@@ -68,7 +68,8 @@ def test_filter_follows_its_definition(size):
 @pytest.mark.parametrize('order', [1, 2, 3, 5])
 @pytest.mark.parametrize('channels', [(32, 32), (12, 32)])
 @pytest.mark.parametrize('evaluate', [True, False])
-def test_gnconv_follows_its_definition(channels, order, filter, evaluate):
+def test_gnconv_follows_its_definition(channels, order, filter, evaluate, monkeypatch):
+    monkeypatch.setattr(strips, '_POSITIONS', 25)
     module = randomise(GnConv2d(*channels, order=order, filter=filter, scale=1 / 3).double()).train(not evaluate)
     x = torch.randn(2, channels[0], 6, 9, dtype=torch.float64)
     expected = defined_gnconv(module, x)

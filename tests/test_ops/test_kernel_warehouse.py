@@ -114,11 +114,13 @@ def test_linear(shape):
     torch.testing.assert_close(layer(x), torch.stack(want))
 
 
-def test_scale_and_shift_of_the_output():
+@pytest.mark.parametrize('side', [4, 8])  # maps smaller and larger than a kernel
+def test_scale_and_shift_of_the_output(side):
     conv = randomise(KWConv2d(4, 6, 3)).eval()
-    x, scale, shift = torch.randn(2, 4, 8, 8), torch.randn(6), torch.randn(6)
+    x, scale, shift = torch.randn(2, 4, side, side), torch.randn(6), torch.randn(6)
     want = conv(x) * scale[:, None, None] + shift[:, None, None]
     torch.testing.assert_close(conv(x, scale, shift), want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(conv(x, scale), conv(x) * scale[:, None, None], atol=1e-4, rtol=1e-4)
 
 
 def test_cells_are_cut_by_the_greatest_common_divisors():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from plugconv_mm.ops import DecomposedLargeKernelConv2d
+from plugconv_mm.ops import DecomposedLargeKernelConv2d, large_kernel
 
 
 def randomise(module):
@@ -48,6 +48,22 @@ def test_definition(kernel_size, small_kernel, training):
     assert (module.small_conv is None) == (kernel_size == small_kernel)
     x = torch.randn(2, 6, 11, 17, dtype=torch.float64)
     torch.testing.assert_close(module(x), by_definition(module, x))
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('kernel_size, size', [(21, (11, 30)), (31, (30, 11)), (51, (7, 7))])
+def test_long_kernels_in_inference(kernel_size, size, layout, monkeypatch):
+    monkeypatch.setattr(large_kernel, '_CHUNK_BYTES', 1)  # 16 channels at a time
+    module = randomise(DecomposedLargeKernelConv2d(37, kernel_size)).eval()
+    x = torch.randn(2, 37, *size).contiguous(memory_format=layout)
+    before, want = x.clone(), by_definition(copy.deepcopy(module).double(), x.double())
+    with torch.no_grad():
+        got = module(x)
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(x, before)
+        module.switch_to_deploy()
+        torch.testing.assert_close(module(x), got, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('training', [True, False])

@@ -21,6 +21,7 @@ from plugconv_mm.models.backbones.base import (
 )
 from plugconv_mm.ops import ParCHW2d
 from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.ops.inverted_residual import inverted_residual
 from plugconv_mm.registry import MODELS
 
 
@@ -54,10 +55,7 @@ class InvertedResidual(ResidualBlock):
 
     def _forward(self, x: Tensor) -> Tensor:
         *convs, project, norm = self.conv
-        y = x
-        for conv in convs:
-            y = conv(y)
-        y = conv_bn(project, norm, y)
+        y = inverted_residual(x, *convs, (project, norm))
         return x + self.drop_path(y) if self.residual else y
 
 

@@ -22,6 +22,7 @@ from plugconv_mm.models.backbones.base import (
 )
 from plugconv_mm.ops import ParC2d
 from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.ops.inverted_residual import inverted_residual
 from plugconv_mm.registry import MODELS
 
 
@@ -53,7 +54,8 @@ class InvertedResidual(ResidualBlock):
         self.residual = stride == 1 and in_channels == out_channels
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.red_1x1(self.conv_3x3(self.exp_1x1(x)))
+        layers = ((m.conv, m.norm, m.act) for m in (self.exp_1x1, self.conv_3x3, self.red_1x1))
+        y = inverted_residual(x, *layers)
         return x + self.drop_path(y) if self.residual else y
 
 

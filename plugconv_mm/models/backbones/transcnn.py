@@ -19,6 +19,7 @@ from plugconv_mm.models.backbones.base import (
 )
 from plugconv_mm.ops import HMHSA
 from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.ops.inverted_residual import inverted_residual
 from plugconv_mm.registry import MODELS
 
 
@@ -37,11 +38,7 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(width, channels, 1, bias=False), build_norm_layer(norm_cfg, channels)[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv, norm, *act in (self.conv1, self.conv2, self.conv3):
-            x = conv_bn(conv, norm, x)
-            if act:
-                x = act[0](x)
-        return x
+        return inverted_residual(x, self.conv1, self.conv2, self.conv3)
 
 
 class Block(ResidualBlock):
