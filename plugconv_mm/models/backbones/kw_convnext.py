@@ -6,6 +6,7 @@ Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
@@ -13,6 +14,13 @@ from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.kw_base import KWBackbone
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
 from plugconv_mm.registry import MODELS
+
+
+def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
+    """The layer over the channels of a map (N, C, H, W) that is channels-last in memory, as is the result."""
+    weights = layer.kernels(x.mean((2, 3)))[:, :, 0, 0]
+    samples = zip(x.permute(0, 2, 3, 1).split(1), weights, strict=True)
+    return torch.cat([F.linear(sample, weight, layer.bias) for sample, weight in samples]).permute(0, 3, 1, 2)
 
 
 class Block(ResidualBlock):
@@ -30,9 +38,8 @@ class Block(ResidualBlock):
         self.gamma = nn.Parameter(torch.full((1, channels, 1, 1), layer_scale_init))
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
-        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
-        return torch.addcmul(x, self.gamma, self.drop_path(y))
+        y = self.act(_pointwise(self.pwconv1, self.norm(self.dwconv(x))))
+        return x + self.drop_path(self.gamma * _pointwise(self.pwconv2, y))
 
 
 @MODELS.register_module()
