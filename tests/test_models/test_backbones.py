@@ -316,6 +316,19 @@ def test_norm_eval(name):
     torch.testing.assert_close(statistics(model), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('name', ['parc-resnet', 'parc-mobilenetv2', 'parcnet', 'slak', 'kw-resnet18',
+                                  'kw-mobilenetv2', 'transcnn'])
+def test_other_norms(name):
+    """Another norm takes the place of every batch norm of maps, and is not folded into a convolution."""
+    model, x = build(name, norm_cfg=dict(type='GN', num_groups=1), norm_eval=True), image(2, 3, 64, 96)
+    counts = [[sum(isinstance(m, norm) for m in net.modules()) for norm in (nn.BatchNorm2d, nn.GroupNorm)]
+              for net in (model, build(name))]
+    assert counts[0] == [0, sum(counts[1])] and counts[1][0]
+    outs, grads = train_step(model, x)
+    assert all(grad is not None for grad in grads.values())
+    assert_near(run(model.eval(), x), outs)  # without statistics, training and evaluation agree
+
+
 @every_variant
 def test_state_dict_round_trip(name):
     x, file = image(1, 3, 64, 96), io.BytesIO()
