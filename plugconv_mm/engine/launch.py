@@ -5,6 +5,7 @@ A mistake of the user's ends with one message that says what to do; an error in 
 import argparse
 import contextlib
 import difflib
+import functools
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import utils as config_utils
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS, Registry
@@ -66,6 +68,9 @@ def load_config(args):
         raise ConfigError(f'there is no config {args.config}.{hint}')
     if not is_installed(MODULE2PACKAGE['mmseg']):
         MODULE2PACKAGE['mmseg'] = 'mmseg'  # the continuation of mmsegmentation has another name; 'mmseg::' finds it so
+    if not hasattr(config_utils.load, 'cache_info'):
+        # For each base of another package mmengine reads all the metafiles of that package.
+        config_utils.load = functools.cache(config_utils.load)
     try:
         cfg = Config.fromfile(args.config)
     except Exception as error:  # a config is code of the user's: whatever goes wrong in it is theirs to mend
