@@ -211,6 +211,11 @@ def make_small(cfg, data, longer=0):
             if 'times' in loader.dataset:
                 loader.dataset.times = 1
     by_epoch = 'max_epochs' in cfg.train_cfg
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+        # one without an end of its own lasts as long as the training that the config asks for
+        if scheduler.get('by_epoch', True) == by_epoch:
+            scheduler.setdefault('end', cfg.train_cfg.max_epochs if by_epoch else cfg.train_cfg.max_iters)
     if by_epoch:
         cfg.train_cfg.update(max_epochs=1 + longer, val_interval=1)
     else:
