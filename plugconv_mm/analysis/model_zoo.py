@@ -52,13 +52,18 @@ def configs_of(folder: Path) -> list[Path]:
     return sorted(folder.glob('*.py'), key=lambda path: (list(DATASETS).index(dataset_of(path.stem)), path.stem))
 
 
+def name_of(path: Path) -> str:
+    """The name of a config in the index: its file's, after that of the family where several families have such a file."""
+    return path.stem if len(list(path.parents[1].glob(f'*/{path.name}'))) == 1 else f'{path.parent.name}_{path.stem}'
+
+
 def describe(path: Path, cfg: Config, cost: ModelCost, collection: str, before: dict) -> dict:
     """The entry of a config in its metafile; what was written by hand in the entry ``before`` stays."""
     loop = cfg.train_cfg
     written = {key: value for key, value in before.get('Metadata', {}).items()
                if key in ('Published Parameters', 'Published FLOPs', 'Note', 'Results From')}
     entry = {
-        'Name': path.stem,
+        'Name': name_of(path),
         'In Collection': collection,
         'Config': f'configs/{path.parent.name}/{path.name}',
         'Metadata': {
@@ -124,9 +129,9 @@ def _table(title: str, models: list[dict], notes: list[str]) -> str:
         if note := data.get('Note'):
             notes += [note] if note not in notes else []
             said[-1] += f' ({notes.index(note) + 1})'
-        gpus = re.search(r'_(\d+)xb\d', model['Name'])
+        gpus = re.search(r'_(\d+)xb\d', file)
         lines.append(' | '.join((
-            f'| [{model["Name"]}]({file})', data['Schedule'], f'{data["Parameters"] / 1e6:.2f}M',
+            f'| [{file.removesuffix(".py")}]({file})', data['Schedule'], f'{data["Parameters"] / 1e6:.2f}M',
             f'{data["FLOPs"] / 1e9:.4g}G', data['Picture'].replace('x', '×'), '; '.join(filter(None, said)),
             f'`bash tools/dist_train.sh {model["Config"]} {gpus[1] if gpus else 8}` |')))
     return '\n'.join(lines) + '\n'

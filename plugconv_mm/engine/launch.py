@@ -175,24 +175,28 @@ def check_data(cfg, *dataloaders):
         DataError: Something is not there, or half-built; the message says what, where it was looked for, and how the
             folder should look.
     """
-    missing, kinds = {}, {}
+    missing, kinds, settings = {}, {}, {}
     for name in dataloaders:
-        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+        for place, dataset in _datasets((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
             root = dataset.get('data_root') or ''
             if cfg.get('prepare_data'):
                 check_digits(root, cfg.prepare_data)
             for path in _expected(dataset):
                 if not _is_there(path):
-                    missing[path] = name
-                    kinds[str(dataset.get('type')).rpartition('.')[2], root] = name
-        evaluators = cfg.get(name.replace('_dataloader', '_evaluator')) or []
-        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-            for path in (evaluator.get('ann_file'), evaluator.get('seg_prefix')):
-                if path and not _is_there(path):
-                    missing.setdefault(path, name.replace('_dataloader', '_evaluator'))
+                    missing.setdefault(path, {})[name] = None
+                    kinds[str(dataset.get('type')).rpartition('.')[2], root] = None
+                    settings[f'{place}.data_root=FOLDER'] = None
+        name = name.replace('_dataloader', '_evaluator')
+        evaluators = cfg.get(name) or []
+        for number, evaluator in enumerate([evaluators] if isinstance(evaluators, dict) else evaluators):
+            place = name if isinstance(evaluators, dict) else f'{name}.{number}'
+            for key in ('ann_file', 'seg_prefix'):
+                if evaluator.get(key) and not _is_there(evaluator[key]):
+                    missing.setdefault(evaluator[key], {})[name] = None
+                    settings[f'{place}.{key}=PATH'] = None
     if not missing:
         return
-    lines = [f'    {path}   ({name})' for path, name in missing.items()]
+    lines = [f'    {path}   ({", ".join(names)})' for path, names in missing.items()]
     message = f'data that the config reads is not there (looked for from {os.getcwd()}):\n' + '\n'.join(lines)
     for kind, root in kinds:
         if kind in _LAYOUTS:
@@ -200,10 +204,8 @@ def check_data(cfg, *dataloaders):
                              for line in _LAYOUTS[kind].splitlines())
             message += f'\nFor {kind} the folder should look like this:\n{tree}'
             break
-    raise DataError(
-        f'{message}\nPut the data there (a symbolic link does), or say where it is with --cfg-options '
-        f'{next(iter(kinds.values()), dataloaders[0])}.dataset.data_root=FOLDER (and the same for the other '
-        'dataloaders and evaluators)')
+    raise DataError(f'{message}\nPut the data there (a symbolic link does), or say where it is with --cfg-options '
+                    + ' '.join(settings))
 
 
 def _expected(dataset):
@@ -245,16 +247,17 @@ def check_weights(cfg):
                 f'{path}.init_cfg.prefix=backbone.), or start from random weights with {path}.init_cfg=None')
 
 
-def _datasets(dataset):
-    """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
+def _datasets(dataset, place):
+    """The datasets inside wrappers such as RepeatDataset and ConcatDataset, with where they are in the config."""
     if not isinstance(dataset, dict):
         return
-    inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets')
-    if inner:
-        for part in inner:
-            yield from _datasets(part)
+    if 'dataset' in dataset:
+        yield from _datasets(dataset['dataset'], f'{place}.dataset')
+    elif dataset.get('datasets'):
+        for number, part in enumerate(dataset['datasets']):
+            yield from _datasets(part, f'{place}.datasets.{number}')
     else:
-        yield dataset
+        yield place, dataset
 
 
 def build_runner(cfg):

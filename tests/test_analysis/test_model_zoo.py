@@ -14,6 +14,7 @@ from plugconv_mm.analysis.model_zoo import (  # noqa: E402
     dataset_of,
     describe,
     disagreements,
+    name_of,
     picture_size,
     read,
     with_tables,
@@ -60,11 +61,11 @@ def test_entries_are_what_is_measured(config):
 def test_every_config_has_an_entry(family):
     metafile = read(ROOT / f'configs/{family}/metafile.yml')
     folder = ROOT / 'configs' / family
-    assert [model['Name'] for model in metafile['Models']] == [path.stem for path in configs_of(folder)]
+    assert [model['Name'] for model in metafile['Models']] == [name_of(path) for path in configs_of(folder)]
     collections = {collection['Name'] for collection in metafile['Collections']}
     for model in metafile['Models']:
         assert model['In Collection'] in collections
-        assert (ROOT / model['Config']).is_file() and Path(model['Config']).stem == model['Name']
+        assert name_of(ROOT / model['Config']) == model['Name']
         assert ('Results' in model) == (model['Metadata'].get('Results From') == 'paper')
     for collection in metafile['Collections']:
         assert (ROOT / collection['README']).is_file()
@@ -82,6 +83,7 @@ def test_readme_holds_the_tables(family):
 def test_the_index_finds_every_model():
     index = read(ROOT / 'model-index.yml')
     assert index == {'Import': [f'configs/{family}/metafile.yml' for family in FAMILIES]}
+    assert len({model['Name'] for model in MODELS}) == len(MODELS), 'mim finds models by their names'
     loader = pytest.importorskip('modelindex.load_model_index')
     models = loader.load(str(ROOT / 'model-index.yml')).models
     assert sorted(model.name for model in models) == sorted(model['Name'] for model in MODELS)

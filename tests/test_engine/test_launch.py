@@ -1,5 +1,6 @@
 """What the command-line tools do to a config, and the checks before a model is built."""
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,9 @@ def test_whole_data_pass(name, mini, tmp_path, monkeypatch):
 @pytest.mark.parametrize('name, gone, seen, tree', [
     ('coco', 'coco/val2017', ['data/coco/val2017/   (val_dataloader)'], 'data/coco/train2017/*.jpg'),
     ('coco', 'coco/annotations/instances_val2017.json',
-     ['data/coco/annotations/instances_val2017.json   (val_dataloader)'], 'annotations/instances_{train,val}2017.json'),
-    ('coco', 'coco', ['data/coco/   (val_dataloader)',
+     ['data/coco/annotations/instances_val2017.json   (val_dataloader, val_evaluator)',
+      '--cfg-options val_dataloader.dataset.data_root=FOLDER val_evaluator.ann_file=PATH'], 'annotations/instances_{train,val}2017.json'),
+    ('coco', 'coco', ['data/coco/   (train_dataloader, val_dataloader)',
                       'data/coco/annotations/instances_val2017.json   (val_evaluator)'], 'data/coco/val2017/*.jpg'),
     ('panoptic', 'coco/annotations/panoptic_train2017',
      ['data/coco/annotations/panoptic_train2017/   (train_dataloader)'],
@@ -57,7 +59,8 @@ def test_whole_data_pass(name, mini, tmp_path, monkeypatch):
     ('ade', 'ade/ADEChallengeData2016/annotations/validation',
      ['data/ade/ADEChallengeData2016/annotations/validation   (val_dataloader)'],
      'data/ade/ADEChallengeData2016/images/{training,validation}/*.jpg'),
-    ('voc', 'VOCdevkit/VOC2012/Annotations', ['data/VOCdevkit/VOC2012/Annotations   (train_dataloader)'],
+    ('voc', 'VOCdevkit/VOC2012/Annotations', ['data/VOCdevkit/VOC2012/Annotations   (train_dataloader)',
+      '--cfg-options train_dataloader.dataset.dataset.datasets.1.data_root=FOLDER'],
      'data/VOCdevkit/VOC2007/ImageSets/Main/{trainval,test}.txt'),
     ('imagenet', 'imagenet/val', ['data/imagenet/val   (val_dataloader)'], 'data/imagenet/train/n01440764/*.JPEG'),
 ])
@@ -73,7 +76,7 @@ def test_missing_data(name, gone, seen, tree, mini, tmp_path, monkeypatch):
         check(name)
     text = str(error.value)
     assert all(line in text for line in seen) and tree in text
-    assert f'looked for from {tmp_path}' in text and '_dataloader.dataset.data_root=FOLDER' in text
+    assert f'looked for from {tmp_path}' in text and re.search(r'_dataloader\.dataset[.\w]*\.data_root=FOLDER', text)
 
 
 def test_an_empty_folder_is_missing(mini, tmp_path, monkeypatch):

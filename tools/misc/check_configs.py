@@ -50,6 +50,7 @@ def check(configs, folder, jobs=1, log=print):
         while waiting and len(running) < jobs:
             number, config = waiting.pop(0)
             work_dir = folder / config.with_suffix('').relative_to('configs')
+            shutil.rmtree(work_dir, ignore_errors=True)  # of an earlier run in the same folder
             work_dir.mkdir(parents=True)
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_rehearse, args=(config, folder / 'data', work_dir, sender))

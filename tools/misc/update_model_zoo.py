@@ -12,6 +12,7 @@ from plugconv_mm.analysis.model_zoo import (
     configs_of,
     describe,
     disagreements,
+    name_of,
     picture_size,
     read,
     with_tables,
@@ -42,7 +43,7 @@ def update(metafile):
         model = build_model(cfg)
         cost = measure(model, padded_shape(model, picture_size(path.stem)))
         print(f'{path.stem}: {cost.total_params / 1e6:.2f}M, {cost.total_macs() / 1e9:.4g}G', flush=True)
-        before = known.get(path.stem, {})
+        before = known.get(name_of(path), {})
         collection = before.get('In Collection', content['Collections'][0]['Name'])
         content['Models'].append(describe(path, cfg, cost, collection, before))
     write(metafile, content)
