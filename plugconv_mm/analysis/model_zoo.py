@@ -53,8 +53,9 @@ def configs_of(folder: Path) -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """The name of a config in the index: its file's, after that of the family where several families have such a file."""
-    return path.stem if len(list(path.parents[1].glob(f'*/{path.name}'))) == 1 else f'{path.parent.name}_{path.stem}'
+    """The name of a config in the index: its file's, with the family's in front where several have such a file."""
+    alone = len(list(path.parents[1].glob(f'*/{path.name}'))) == 1
+    return path.stem if alone else f'{path.parent.name}_{path.stem}'
 
 
 def describe(path: Path, cfg: Config, cost: ModelCost, collection: str, before: dict) -> dict:
