@@ -29,21 +29,21 @@ def read_requirements(name):
 
 
 class BuildPyWithMim(build_py):
-    """Puts the configs and tools under ``plugconv_mm/.mim``, where mim and mmengine look for them."""
+    """Puts configs, tools and the index of models under ``plugconv_mm/.mim``, where mim and mmengine look for them."""
 
     def run(self):
         super().run()
         mim = (ROOT if self.editable_mode else Path(self.build_lib)) / 'plugconv_mm' / '.mim'
         shutil.rmtree(mim, ignore_errors=True)
         mim.mkdir(parents=True)
-        for name in ('configs', 'tools'):
+        for name in ('configs', 'tools', 'model-index.yml'):
             source = ROOT / name
-            if not source.is_dir():
-                continue
             if self.editable_mode:
                 os.symlink(os.path.relpath(source, mim), mim / name)
-            else:
+            elif source.is_dir():
                 shutil.copytree(source, mim / name, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy2(source, mim / name)
 
 
 setup(

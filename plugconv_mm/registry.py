@@ -35,3 +35,5 @@ class PlugInRegistry(root.Registry):
 
 MODELS = PlugInRegistry('model', parent=root.MODELS, scope='plugconv_mm', locations=['plugconv_mm.models'])
 HOOKS = PlugInRegistry('hook', parent=root.HOOKS, scope='plugconv_mm', locations=['plugconv_mm.engine.hooks'])
+OPTIM_WRAPPER_CONSTRUCTORS = PlugInRegistry('optim_wrapper_constructor', parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
+                                            scope='plugconv_mm', locations=['plugconv_mm.engine.optimizers'])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import plugconv_mm.analysis
 import plugconv_mm.models
 import plugconv_mm.ops
 
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def modules():
-    for package in (plugconv_mm.ops, plugconv_mm.models):
+    for package in (plugconv_mm.ops, plugconv_mm.models, plugconv_mm.analysis):
         for info in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
             if not info.ispkg:
                 yield info.name

@@ -5,6 +5,7 @@ from plugconv_mm.engine.launch import (
     ConfigError,
     build_runner,
     check_data,
+    check_weights,
     load_config,
     make_parser,
     plain_errors,
@@ -48,6 +49,8 @@ def main(argv=None):
         cfg = load_config(args)
         merge(cfg, args)
         check_data(cfg, 'train_dataloader', 'val_dataloader')
+        if not cfg.get('resume'):
+            check_weights(cfg)
         build_runner(cfg).train()
 
 

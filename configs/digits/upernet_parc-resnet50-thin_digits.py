@@ -1,5 +1,5 @@
 _base_ = [
-    '../_base_/models/upernet_parc-resnet50.py',
+    '../_base_/models/upernet.py',
     '../_base_/datasets/digits_semantic.py',
     '../_base_/schedules/digits_440it.py',
     '../_base_/mmseg_runtime.py',
@@ -10,7 +10,8 @@ custom_imports = dict(imports=['plugconv_mm'])
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=dict(size=(160, 160)),
-    backbone=dict(base_channels=16, norm_cfg=norm_cfg, zero_init_residual=False),
+    backbone=dict(
+        type='plugconv_mm.ParCResNet', depth=50, base_channels=16, norm_cfg=norm_cfg, zero_init_residual=False),
     decode_head=dict(
         in_channels=[64, 128, 256, 512],
         pool_scales=(2, 3),  # of a map of 5x5

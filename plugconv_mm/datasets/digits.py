@@ -14,12 +14,13 @@ ADE20K, so that the stock dataset classes of mmdet and mmseg read them::
 No digit sample and no pixel of a photograph is in both splits. The same seed gives the same bytes.
 """
 import hashlib
+import itertools
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
+
+from plugconv_mm.datasets.folders import DataError, written_at_once
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 MANIFEST = 'digits.json'
@@ -31,10 +32,6 @@ _VAL_WIDTH = 192  # columns of each photograph that are kept for validation,
 _VAL_SIDE = {'china': 'right', 'flower': 'left'}  # at this side
 _VAL_SHARE = 0.2  # of each digit's samples
 _GAP = 2  # pixels between the boxes of two digits
-
-
-class DataError(RuntimeError):
-    """A data folder that is missing, half-built or not what the config expects; the message says what to run."""
 
 
 def check_digits(root, command='python tools/dataset_converters/digits.py --out {data_root}'):
@@ -112,52 +109,23 @@ def build_digits(out, num_train=400, num_val=80, sizes=(160, 192), digit_sizes=(
             if not force:
                 raise DataError(f'{out} holds a set built with other settings ({manifest["settings"]}). '
                                 'Choose another folder, or replace it with --force.')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(out)
-    temp = out.parent / f'.{out.name}.building-{os.getpid()}'
-    try:
-        manifest = _write(temp, settings, log)
-        if out.exists():
-            old = out.parent / f'.{out.name}.old-{os.getpid()}'
-            out.rename(old)
-            temp.rename(out)
-            shutil.rmtree(old)
-        else:
-            temp.rename(out)
-    except BaseException:
-        shutil.rmtree(temp, ignore_errors=True)
-        raise
-    return manifest
-
-
-def _remove_leftovers(out):
-    """Remove what builds that were killed left beside ``out``."""
-    for path in out.parent.glob(f'.{out.name}.*-*'):
-        pid = path.name.rpartition('-')[2]
-        if pid.isdigit() and not Path(f'/proc/{pid}').exists():
-            shutil.rmtree(path, ignore_errors=True)
+    with written_at_once(out) as folder:
+        return _write(folder, settings, log)
 
 
 def _write(root, settings, log):
     import cv2
-    from sklearn.datasets import load_digits, load_sample_images
-    digits = load_digits()
-    photos = dict(zip(('china', 'flower'), load_sample_images().images, strict=True))
-    root.mkdir()
     (root / 'annotations').mkdir()
     counts, hashes = {}, {}
-    for number, split in enumerate(_SPLITS):
+    for split in _SPLITS:
         ade = _ADE_NAMES[split]
         folders = [root / split, root / 'images' / ade, root / 'annotations' / ade]
         for folder in folders:
             folder.mkdir(parents=True)
-        samples = _Samples(digits.target, split, settings['seed'])
         total = settings[f'num_{split}']
         images, annotations = [], []
-        for i in range(total):
-            # one generator a picture: picture i is the same whatever the number of pictures
-            rng = np.random.default_rng([settings['seed'], number, i])
-            picture, labels, record, instances = _picture(rng, photos, digits, samples, split, settings)
+        pictures = digit_pictures(split, **{k: settings[k] for k in ('sizes', 'digit_sizes', 'seed')})
+        for i, (picture, labels, record, instances) in zip(range(total), pictures, strict=False):
             name = f'{split}_{i:05d}'
             ok, jpg = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
             assert ok
@@ -181,6 +149,30 @@ def _write(root, settings, log):
     manifest = dict(settings=settings, counts=counts, sha256=hashes)
     (root / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
     return manifest
+
+
+def digit_pictures(split, sizes, digit_sizes, seed):
+    """Pictures without end; the first ones are the same however many are taken.
+
+    Args:
+        split (str): 'train' or 'val', which share no sample and no pixel of a photograph.
+        sizes (tuple[int, int]): Shortest and longest side of a picture, in pixels.
+        digit_sizes (tuple[int, int]): Smallest and largest side of a digit, in pixels.
+        seed (int): Decides everything that is drawn by chance.
+
+    Yields:
+        tuple: The picture (H, W, 3, RGB, uint8); its labels (H, W, uint8: 1 background, 2-11 the digits 0-9); a dict
+        of where the background was taken from; the digits, each a dict with ``category_id`` (1-10), ``bbox``,
+        ``area``, ``sample`` and ``segmentation`` as COCO has them (compressed RLE).
+    """
+    from sklearn.datasets import load_digits, load_sample_images
+    digits = load_digits()
+    photos = dict(zip(('china', 'flower'), load_sample_images().images, strict=True))
+    samples = _Samples(digits.target, split, seed)
+    for i in itertools.count():
+        # one generator a picture: picture i is the same whatever the number of pictures
+        rng = np.random.default_rng([seed, _SPLITS.index(split), i])
+        yield _picture(rng, photos, digits, samples, split, sizes, digit_sizes)
 
 
 class _Samples:
@@ -237,9 +229,9 @@ def _ink(rng, sample, size):
     return t * t * (3 - 2 * t)
 
 
-def _picture(rng, photos, digits, samples, split, settings):
+def _picture(rng, photos, digits, samples, split, sizes, digit_sizes):
     from pycocotools import mask as rle
-    low, high = settings['sizes']
+    low, high = sizes
     height, width = (int(low + 8 * rng.integers(0, (high - low) // 8 + 1)) for _ in range(2))
     picture, record = _background(rng, photos, split, height, width)
     labels = np.ones((height, width), np.uint8)
@@ -247,7 +239,7 @@ def _picture(rng, photos, digits, samples, split, settings):
     for _ in range(int(rng.integers(2, 6))):
         index = samples.deal()
         for _attempt in range(100):
-            size = int(rng.integers(settings['digit_sizes'][0], settings['digit_sizes'][1] + 1))
+            size = int(rng.integers(digit_sizes[0], digit_sizes[1] + 1))
             y, x = int(rng.integers(0, height - size + 1)), int(rng.integers(0, width - size + 1))
             if not taken[max(y - _GAP, 0):y + size + _GAP, max(x - _GAP, 0):x + size + _GAP].any():
                 break

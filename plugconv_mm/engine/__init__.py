@@ -1,1 +1,1 @@
-"""Running: hooks, and what the command-line tools share."""
+"""Running: hooks, optimizers, and what the command-line tools share."""

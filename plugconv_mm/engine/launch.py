@@ -5,6 +5,7 @@ A mistake of the user's ends with one message that says what to do; an error in 
 import argparse
 import contextlib
 import difflib
+import functools
 import os
 import re
 import sys
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import utils as config_utils
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS, Registry
 from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
 from plugconv_mm.datasets import DataError, check_digits
-from plugconv_mm.engine.hooks import NonFiniteError
+from plugconv_mm.engine.hooks import NonFiniteError, ParCBackendHook
 
 
 class ConfigError(RuntimeError):
@@ -36,13 +39,16 @@ class _KeyValues(DictAction):
             parser.error(f'{option_string} takes key=value pairs, such as train_cfg.max_epochs=12, got {values}')
 
 
-def make_parser(description):
-    """The options that training and testing have in common."""
+def make_parser(description, runs=True):
+    """The options that commands with a config have in common; those that run it have more of them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
-    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=_KeyValues, metavar='KEY=VALUE',
                         help='override settings of the config, e.g. train_dataloader.batch_size=4 or key="[a,b]"')
+    if not runs:
+        parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
+        return parser
+    parser.add_argument('--work-dir', help='folder of logs and results (default: work_dirs/CONFIG)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torch.distributed.launch passes this one; torchrun sets LOCAL_RANK instead
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -62,6 +68,9 @@ def load_config(args):
         raise ConfigError(f'there is no config {args.config}.{hint}')
     if not is_installed(MODULE2PACKAGE['mmseg']):
         MODULE2PACKAGE['mmseg'] = 'mmseg'  # the continuation of mmsegmentation has another name; 'mmseg::' finds it so
+    if not hasattr(config_utils.load, 'cache_info'):
+        # For each base of another package mmengine reads all the metafiles of that package.
+        config_utils.load = functools.cache(config_utils.load)
     try:
         cfg = Config.fromfile(args.config)
     except Exception as error:  # a config is code of the user's: whatever goes wrong in it is theirs to mend
@@ -78,6 +87,7 @@ def load_config(args):
     cfg.launcher = args.launcher
     if args.launcher != 'none' and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
+    _revert_sync_bn(cfg)
     if cfg.get('default_scope') == 'mmdet':
         from mmdet.utils import setup_cache_size_limit_of_dynamo
         setup_cache_size_limit_of_dynamo()
@@ -97,6 +107,30 @@ def _distribute_on_cpu(cfg):
     cfg.model_wrapper_cfg.device_ids = None
 
 
+def _revert_sync_bn(cfg):
+    """SyncBN needs several processes, each with a GPU. Elsewhere it becomes BN, whose weights have the same names."""
+    several = cfg.launcher != 'none' and os.environ.get('WORLD_SIZE') != '1'
+    if several and torch.cuda.is_available():
+        return
+    count = 0
+    for _, node in _dicts(cfg.get('model')):
+        if node.get('type') == 'SyncBN':
+            node.type = 'BN'
+            count += 1
+    if count:
+        why = 'it needs GPUs; each process takes statistics of its own' if several else 'there is one process'
+        print_log(f'SyncBN became BN in {count} places of the model: {why}.', logger='current')
+
+
+def _dicts(node, path='model'):
+    """The dicts of a config, with where they are in it."""
+    if isinstance(node, dict):
+        yield path, node
+    parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in parts:
+        yield from _dicts(value, f'{path}.{key}')
+
+
 def set_pretrain_dataloaders(cfg, **extra):
     """Give mmpretrain's dataloaders the defaults that its own tools give them; its configs rely on them."""
     if cfg.get('default_scope') != 'mmpretrain':
@@ -108,46 +142,129 @@ def set_pretrain_dataloaders(cfg, **extra):
                 cfg[name].pop('persistent_workers', None)
 
 
+# How the folders of the data sets look, by the type of the dataset.
+_COCO = """annotations/instances_{train,val}2017.json
+train2017/*.jpg
+val2017/*.jpg"""
+_LAYOUTS = {
+    'CocoDataset': _COCO,
+    'CocoPanopticDataset': _COCO.replace('instances', 'panoptic') + '\nannotations/panoptic_{train,val}2017/*.png',
+    'ADE20KDataset': 'images/{training,validation}/*.jpg\nannotations/{training,validation}/*.png',
+    'VOCDataset': """VOC2007/Annotations/*.xml
+VOC2007/ImageSets/Main/{trainval,test}.txt
+VOC2007/JPEGImages/*.jpg
+VOC2012/Annotations/*.xml
+VOC2012/ImageSets/Main/trainval.txt
+VOC2012/JPEGImages/*.jpg""",
+    'ImageNet': """train/n01440764/*.JPEG, and 999 more folders
+val/n01440764/*.JPEG, and 999 more folders
+    or, with meta/{train,val}.txt of lines such as `n01440764/n01440764_10026.JPEG 0`, laid out as these say""",
+    'ImageNet21k': """train/n01440764/*.JPEG, and 21840 more folders
+meta/train.txt, where there is one, of lines such as `n01440764/n01440764_10026.JPEG 0`""",
+}
+
+
 def check_data(cfg, *dataloaders):
     """Look for the data of these dataloaders, so that what is missing is said before a model is built.
 
     Args:
         cfg (Config): The whole config. Its ``prepare_data``, where it has one, is the command that builds the data.
-        *dataloaders (str): Names such as 'train_dataloader'.
+        *dataloaders (str): Names such as 'train_dataloader'; 'val_dataloader' stands for the evaluator, too.
 
     Raises:
-        DataError: Something is not there, or half-built.
+        DataError: Something is not there, or half-built; the message says what, where it was looked for, and how the
+            folder should look.
     """
+    missing, kinds, settings = {}, {}, {}
     for name in dataloaders:
-        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+        for place, dataset in _datasets((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
             root = dataset.get('data_root') or ''
             if cfg.get('prepare_data'):
                 check_digits(root, cfg.prepare_data)
-            prefix = dataset.get('data_prefix') or {}
-            parts = [dataset.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
-            for path in [root] + [os.path.join(root, part) for part in parts if isinstance(part, str) and part]:
-                if path and '://' not in path and not os.path.exists(path):
-                    raise DataError(
-                        f'{path}, which {name} of the config reads, is not there. Put the data there, or say where it '
-                        f'is with --cfg-options {name}.dataset.data_root=FOLDER (and the same for the other '
-                        'dataloaders and evaluators)')
+            for path in _expected(dataset):
+                if not _is_there(path):
+                    missing.setdefault(path, {})[name] = None
+                    kinds[str(dataset.get('type')).rpartition('.')[2], root] = None
+                    settings[f'{place}.data_root=FOLDER'] = None
+        name = name.replace('_dataloader', '_evaluator')
+        evaluators = cfg.get(name) or []
+        for number, evaluator in enumerate([evaluators] if isinstance(evaluators, dict) else evaluators):
+            place = name if isinstance(evaluators, dict) else f'{name}.{number}'
+            for key in ('ann_file', 'seg_prefix'):
+                if evaluator.get(key) and not _is_there(evaluator[key]):
+                    missing.setdefault(evaluator[key], {})[name] = None
+                    settings[f'{place}.{key}=PATH'] = None
+    if not missing:
+        return
+    lines = [f'    {path}   ({", ".join(names)})' for path, names in missing.items()]
+    message = f'data that the config reads is not there (looked for from {os.getcwd()}):\n' + '\n'.join(lines)
+    for kind, root in kinds:
+        if kind in _LAYOUTS:
+            tree = '\n'.join(f'    {os.path.join(root, line)}' if not line.startswith(' ') else f'    {line.strip()}'
+                             for line in _LAYOUTS[kind].splitlines())
+            message += f'\nFor {kind} the folder should look like this:\n{tree}'
+            break
+    raise DataError(f'{message}\nPut the data there (a symbolic link does), or say where it is with --cfg-options '
+                    + ' '.join(settings))
 
 
-def _datasets(dataset):
-    """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
+def _expected(dataset):
+    """The files and folders that a dataset of one of these types reads."""
+    root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
+    parts = [dataset.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
+    if dataset.get('type') == 'VOCDataset':
+        home = prefix.get('sub_data_root', '')
+        parts += [os.path.join(home, 'Annotations'), os.path.join(home, 'JPEGImages')]
+    elif str(dataset.get('type')).startswith('ImageNet') and dataset.get('split'):
+        parts.append(dataset.split)
+    paths = [os.path.join(root, part) for part in parts if isinstance(part, str) and part]
+    return [root] if root and not _is_there(root) else paths
+
+
+def _is_there(path):
+    """Whether a path is a file, or a folder with something in it, or not on this machine's disk at all."""
+    if '://' in path:
+        return True
+    if os.path.isdir(path):
+        with os.scandir(path) as entries:
+            return any(entries)
+    return os.path.exists(path)
+
+
+def check_weights(cfg):
+    """Look for the weights that the parts of the model start from.
+
+    Raises:
+        ConfigError: A file is not there; the message says how to go on.
+    """
+    for path, node in _dicts(cfg.get('model')):
+        start = node.get('init_cfg')
+        if isinstance(start, dict) and start.get('type') == 'Pretrained' and not _is_there(start.checkpoint):
+            raise ConfigError(
+                f'the config starts from the weights {start.checkpoint}, which are not there (looked for from '
+                f'{os.getcwd()}). Put them there, published ones as they are, or name another file with '
+                f'--cfg-options {path}.init_cfg.checkpoint=FILE (weights of a classifier trained here also need '
+                f'{path}.init_cfg.prefix=backbone.), or start from random weights with {path}.init_cfg=None')
+
+
+def _datasets(dataset, place):
+    """The datasets inside wrappers such as RepeatDataset and ConcatDataset, with where they are in the config."""
     if not isinstance(dataset, dict):
         return
-    inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets')
-    if inner:
-        for part in inner:
-            yield from _datasets(part)
+    if 'dataset' in dataset:
+        yield from _datasets(dataset['dataset'], f'{place}.dataset')
+    elif dataset.get('datasets'):
+        for number, part in enumerate(dataset['datasets']):
+            yield from _datasets(part, f'{place}.datasets.{number}')
     else:
-        yield dataset
+        yield place, dataset
 
 
 def build_runner(cfg):
-    """A runner of the type that the config asks for."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    """A runner of the type that the config asks for, which says which backends ParC takes."""
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(ParCBackendHook())
+    return runner
 
 
 @contextlib.contextmanager

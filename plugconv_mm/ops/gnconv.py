@@ -36,13 +36,22 @@ def _pointwise(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(tokens, weight.flatten(1), bias)
 
 
+def _resize(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """A complex weight (C, h, w, 2) at another size (h, w)."""
+    if weight.shape[1:3] == tuple(size):
+        return weight
+    return F.interpolate(weight.permute(3, 0, 1, 2), size=tuple(size), mode='bilinear',
+                         align_corners=True).permute(1, 2, 3, 0)
+
+
 class GlobalLocalFilter(nn.Module):
     """Half of the channels through a 3x3 convolution, the other half through a learned filter as large as the map.
 
     LayerNorm over channels; the first half goes through a 3x3 depthwise convolution, the second is multiplied in the
     frequency domain by ``complex_weight`` (a circular convolution with a kernel of the map's own size); the halves are
     interleaved channel by channel (local 0, global 0, local 1, ...), and normalised again. The complex weight is
-    stretched (bilinear, corners aligned) to the half spectrum (H, W // 2 + 1) of any map.
+    stretched (bilinear, corners aligned) to the half spectrum (H, W // 2 + 1) of any map, and so is the weight of a
+    checkpoint to the size of this module's.
 
     The transforms are computed in float32 whatever the autocast, and in float64 for float64 input. In evaluation mode
     without gradients the stretched weight is kept for the last two map sizes, until the weight changes.
@@ -82,14 +91,17 @@ class GlobalLocalFilter(nn.Module):
         nn.init.trunc_normal_(self.dw.weight, std=0.02)
         self._cache = KernelCache(max_entries=2)  # as large as half a map each: landscape and portrait
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # A network for larger pictures starts from the weights of one for smaller ones.
+        key = f'{prefix}complex_weight'
+        weight = state_dict.get(key)
+        if weight is not None and weight.dim() == 4 and weight.shape[::3] == self.complex_weight.shape[::3]:
+            state_dict[key] = _resize(weight, self.complex_weight.shape[1:3])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The complex weight as a (C/2, rows, columns) complex tensor."""
-        weight = self.complex_weight.to(dtype)
-        if weight.shape[1:3] != (rows, columns):
-            weight = F.interpolate(
-                weight.permute(3, 0, 1, 2), size=(rows, columns), mode='bilinear',
-                align_corners=True).permute(1, 2, 3, 0)
-        return torch.view_as_complex(weight.contiguous())
+        return torch.view_as_complex(_resize(self.complex_weight.to(dtype), (rows, columns)).contiguous())
 
     def forward(self, x: Tensor, scale: float = 1.) -> Tensor:
         """Filter x; the result is multiplied by `scale`, at no cost."""

@@ -103,6 +103,31 @@ def test_published_weights_stand_in_init_cfg(tmp_path, wrap, prefix, suffix):
     torch.testing.assert_close(neck.state_dict(), source.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('wrap', [
+    lambda state: {'model': state, 'epoch': 1},
+    lambda state: {'model': {f'module.{key}': value for key, value in state.items()}},
+    lambda state: {'model_ema': state},
+    lambda state: state,
+], ids=['model', 'module.', 'model_ema', 'bare'])
+def test_wrapped_weights_whose_names_are_ours_load(tmp_path, wrap):
+    """HorNet's published names are ours, but mmengine does not look under 'model'."""
+    pytest.importorskip('mmcv')
+    from plugconv_mm.models import HorNet
+    arch = dict(channels=[4, 8, 16, 32], depths=[1, 1, 1, 1], orders=[2, 2, 2, 2], filters=['7x7'] * 3 + ['gf'],
+                filter_sizes=[(14, 8)] * 3 + [(7, 4)])
+    source = HorNet(arch)
+    head = {'norm.weight': torch.ones(32), 'head.weight': torch.zeros(2, 32)}
+    write_checkpoint(wrap({**source.state_dict(), **head}), tmp_path / 'published.pth')
+    arch['filter_sizes'] = [(14, 8)] * 3 + [(12, 7)]  # for larger pictures
+    backbone = HorNet(arch, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'published.pth')))
+    backbone.init_weights()
+    name = 'stages.3.0.gnconv.dwconv.complex_weight'
+    loaded, published = backbone.state_dict(), source.state_dict()
+    assert loaded.pop(name).shape == (loaded['stages.3.0.gnconv.dwconv.dw.weight'].shape[0], 12, 7, 2)
+    published.pop(name)
+    torch.testing.assert_close(loaded, published, rtol=0, atol=0)
+
+
 def test_other_checkpoints_pass_unchanged(tmp_path):
     checkpoint = {'state_dict': {'conv1.weight': torch.zeros(1), 'fc.weight': torch.zeros(1)}, 'meta': {'epoch': 3}}
     write_checkpoint(checkpoint, tmp_path / 'x.pth')

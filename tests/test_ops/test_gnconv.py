@@ -242,6 +242,21 @@ def test_it_serves_as_a_convolution_of_mmcv():
         ConvModule(8, 16, 3, stride=2, padding=1, conv_cfg=dict(type=GnConv2d))
 
 
+def test_weights_of_another_size_are_stretched():
+    """As they would be for a map of that size; other differences of shape stay errors."""
+    small, large = GlobalLocalFilter(8, h=14, w=8).eval(), GlobalLocalFilter(8, h=24, w=13).eval()
+    state = small.state_dict()
+    large.load_state_dict(state)
+    assert state['complex_weight'].shape == (4, 14, 8, 2) and large.complex_weight.shape == (4, 24, 13, 2)
+    x = torch.randn(2, 8, 24, 24)
+    torch.testing.assert_close(large(x), small(x))
+    again = GlobalLocalFilter(8, h=14, w=8)
+    again.load_state_dict(state)
+    assert torch.equal(again.complex_weight, small.complex_weight)
+    with pytest.raises(RuntimeError, match='complex_weight'):
+        GlobalLocalFilter(16, h=24, w=13).load_state_dict(state)
+
+
 def test_the_filter_needs_an_even_width():
     with pytest.raises(ValueError, match='cannot halve dim=5'):
         GlobalLocalFilter(5)

@@ -1,12 +1,16 @@
 """What setup.py, requirements/ and the Makefile declare."""
 import re
 import runpy
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 import setuptools
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -94,13 +98,47 @@ def test_cv2_needs_no_window_system():
     assert not (Path(cv2.__file__).parent / 'qt').exists()
 
 
-def test_wheel_of_the_editable_install_serves_mim(tmp_path):
-    """build_py puts configs and tools where mim and mmengine look for them."""
+def test_built_package_serves_mim(tmp_path):
+    """build_py puts configs, tools and the index where mim and mmengine look for them."""
     code = ("import sys; sys.argv = ['setup.py', '-q', 'build_py', '-d', sys.argv[1]];"
             "exec(compile(open('setup.py').read(), 'setup.py', 'exec'), {'__file__': 'setup.py', '__name__': 'x'})")
     subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
     assert (tmp_path / 'plugconv_mm' / 'version.py').is_file()
-    assert (tmp_path / 'plugconv_mm' / '.mim' / 'tools' / 'setup_env.py').is_file()
+    mim = tmp_path / 'plugconv_mm' / '.mim'
+    assert (mim / 'tools' / 'setup_env.py').is_file()
+    assert_index_leads_to_configs(mim)
+
+
+def assert_index_leads_to_configs(mim):
+    listed = set()
+    for metafile in yaml.safe_load((mim / 'model-index.yml').read_text(encoding='utf-8'))['Import']:
+        for model in yaml.safe_load((mim / metafile).read_text(encoding='utf-8'))['Models']:
+            assert (mim / model['Config']).is_file(), model['Config']
+            listed.add(model['Config'])
+    assert len(listed) > 100
+    assert not list(mim.rglob('__pycache__'))
+
+
+@pytest.mark.slow
+def test_wheel_holds_everything(tmp_path):
+    """A wheel and an sdist hold the index, every config and what the configs build on."""
+    code = ('import sys; from setuptools import build_meta; folder = sys.argv[1]; build_meta.build_sdist(folder);'
+            'build_meta.build_wheel(folder)')
+    source = tmp_path / 'source'
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv', 'data', 'work_dirs', 'build', '.mim'))
+    subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    wheel, = tmp_path.glob('*.whl')
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / 'installed')
+    mim = tmp_path / 'installed' / 'plugconv_mm' / '.mim'
+    assert_index_leads_to_configs(mim)
+    for kind in ('*.py', '*.yml', '*.md'):
+        there = {path.relative_to(source / 'configs') for path in (source / 'configs').rglob(kind)}
+        assert {path.relative_to(mim / 'configs') for path in (mim / 'configs').rglob(kind)} == there
+    sdist, = tmp_path.glob('*.tar.gz')
+    with tarfile.open(sdist) as archive:
+        names = {name.partition('/')[2] for name in archive.getnames()}
+    assert {'model-index.yml', 'configs/hornet/metafile.yml', 'configs/hornet/README.md', 'tools/train.py'} <= names
 
 
 def test_readme_makefile_and_ci_agree():

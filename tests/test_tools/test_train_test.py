@@ -271,7 +271,7 @@ train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict
     type='CocoDataset', data_root='data/coco/', ann_file='annotations/train.json', data_prefix=dict(img='train/'))))
 """)
     text = message(capsys, train, config, '--work-dir', tmp_path)
-    assert 'data/coco/, which train_dataloader of the config reads, is not there' in text
+    assert 'data/coco/   (train_dataloader)' in text and 'data/coco/train2017/*.jpg' in text
     assert 'train_dataloader.dataset.data_root=' in text
 
 

@@ -1,4 +1,4 @@
-# UPerNet as in mmseg's upernet_r50.py, with a ParC-ResNet-50 trained from random initialisation
+# UPerNet as in mmseg's upernet_r50.py, for 150 classes and without a backbone
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -9,7 +9,6 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255),
-    backbone=dict(type='plugconv_mm.ParCResNet', depth=50, norm_cfg=norm_cfg),
     decode_head=dict(
         type='UPerHead',
         in_channels=[256, 512, 1024, 2048],

@@ -1,0 +1,3 @@
+_base_ = './mask-rcnn_hornet-small-7x7_fpn_ms-480-800-1x_coco.py'
+
+model = dict(neck=dict(type='plugconv_mm.HorFPN', filter='gf'))

@@ -1,0 +1,6 @@
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/datasets/coco_instance_ms-480-800.py',
+    '../_base_/coco_runtime.py',
+]

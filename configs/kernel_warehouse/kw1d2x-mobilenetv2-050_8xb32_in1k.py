@@ -1,0 +1,3 @@
+_base_ = './kw1d2x-mobilenetv2_8xb32_in1k.py'
+
+model = dict(backbone=dict(widen_factor=0.5))

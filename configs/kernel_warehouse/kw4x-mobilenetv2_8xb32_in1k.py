@@ -1,0 +1,3 @@
+_base_ = './kw1x-mobilenetv2_8xb32_in1k.py'
+
+model = dict(backbone=dict(cell_num_ratio=4))

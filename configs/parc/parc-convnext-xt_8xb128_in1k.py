@@ -1,0 +1,4 @@
+_base_ = '../_base_/imagenet_300e.py'
+
+model = dict(
+    backbone=dict(type='plugconv_mm.ParCConvNeXt', arch='xt', drop_path_rate=0.1), head=dict(in_channels=384))

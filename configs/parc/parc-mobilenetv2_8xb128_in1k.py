@@ -1,0 +1,3 @@
+_base_ = '../_base_/imagenet_300e.py'
+
+model = dict(backbone=dict(type='plugconv_mm.ParCMobileNetV2'), head=dict(in_channels=1280))

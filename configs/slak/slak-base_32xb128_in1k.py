@@ -1,0 +1,3 @@
+_base_ = './slak-tiny_32xb128_in1k.py'
+
+model = dict(backbone=dict(arch='base', drop_path_rate=0.5), head=dict(in_channels=1331))

@@ -1,0 +1,3 @@
+from plugconv_mm.engine.optimizers.learning_rate_decay import LearningRateDecayOptimWrapperConstructor
+
+__all__ = ['LearningRateDecayOptimWrapperConstructor']

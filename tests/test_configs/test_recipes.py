@@ -1,0 +1,230 @@
+"""The configs say what the papers' recipes say."""
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+for name in ('mmdet', 'mmseg', 'mmpretrain'):
+    pytest.importorskip(name)
+
+from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
+
+ROOT = Path(__file__).parents[2] / 'configs'
+CONSTRUCTOR = 'plugconv_mm.LearningRateDecayOptimWrapperConstructor'
+
+
+@cache
+def load(name):
+    path, = ROOT.rglob(f'{name}.py')
+    return load_config(make_parser('').parse_args([str(path)]))
+
+
+def hornets(template, sizes):
+    """(config, drop path, learning rate, decay) of both filters of HorNets."""
+    return [(template.format(f'hornet-{size}-{filter}'), *recipe) for size, recipe in sizes.items()
+            for filter in ('7x7', 'gf')]
+
+
+# drop path, learning rate, (decay rate, groups) or None
+CASCADE = [
+    *hornets('cascade-mask-rcnn_{}_fpn_ms-480-800-3x_coco', dict(
+        tiny=(0.4, 2e-4, (0.7, 12)), small=(0.6, 2e-4, (0.7, 12)), base=(0.7, 2e-4, (0.8, 12)),
+        large=(0.7, 1e-4, (0.7, 12)))),
+    *[(f'cascade-mask-rcnn_{b}_fpn_ms-480-800-3x_coco', *recipe) for b, recipe in {
+        'parc-convnext-xt': (0.4, 2e-4, (0.7, 6)), 'convnext-xt': (0.4, 2e-4, (0.7, 6)),
+        'parc-resnet50': (None, 2e-4, None), 'r50': (None, 2e-4, None), 'parc-mobilenetv2': (None, 2e-4, None),
+        'mobilenetv2': (None, 2e-4, None), 'slak-tiny': (0.4, 2e-4, (0.7, 6)),
+        'convnext-tiny': (0.4, 2e-4, (0.7, 6))}.items()],
+]
+
+
+@pytest.mark.parametrize('name, drop_path, lr, decay', CASCADE)
+def test_cascade_mask_rcnn(name, drop_path, lr, decay):
+    cfg = load(name)
+    assert_adamw(cfg, lr, 'layer_wise', decay)
+    assert_coco(cfg, 36, [27, 33])
+    assert cfg.model.backbone.get('drop_path_rate') == drop_path
+    heads = cfg.model.roi_head.bbox_head
+    assert len(heads) == 3 and all(
+        head.type == 'ConvFCBBoxHead' and head.num_shared_convs == 4 and head.num_shared_fcs == 1
+        and head.loss_bbox == dict(type='GIoULoss', loss_weight=10.0) and head.reg_decoded_bbox for head in heads)
+    assert [head.bbox_coder.target_stds[0] for head in heads] == [0.1, 0.05, 0.033]
+
+
+MASK = [
+    ('hornet-small-7x7_fpn', 0.6, (0.95, 6)), ('hornet-small-7x7_horfpn-7x7', 0.6, (0.95, 6)),
+    ('hornet-small-7x7_horfpn-gf', 0.6, (0.95, 6)), ('swin-s_fpn', 0.2, None), ('swin-s_horfpn-gf', 0.2, None),
+    ('parc-convnext-xt_fpn', 0.4, (0.7, 6)), ('convnext-xt_fpn', 0.4, (0.7, 6)), ('parc-resnet50_fpn', None, None),
+    ('parc-mobilenetv2_fpn', None, None), ('mobilenetv2_fpn', None, None), ('kw1x-resnet50_fpn', None, None),
+    ('kw4x-resnet50_fpn', None, None), ('kw1x-mobilenetv2_fpn', None, None), ('kw4x-mobilenetv2_fpn', None, None),
+    ('transcnn-tiny_fpn', None, None), ('transcnn-small_fpn', None, None),
+]
+
+
+@pytest.mark.parametrize('name, drop_path, decay', MASK)
+def test_mask_rcnn(name, drop_path, decay):
+    folder = {'mobilenetv2_fpn': 'parc/'}.get(name, '')
+    cfg = load(f'{folder}mask-rcnn_{name}_ms-480-800-1x_coco')
+    assert_adamw(cfg, 1e-4, 'layer_wise', decay)
+    assert_coco(cfg, 12, [8, 11])
+    assert cfg.model.backbone.get('drop_path_rate') == drop_path
+
+
+def test_other_detectors():
+    assert_coco(load('cascade-mask-rcnn_slak-tiny_fpn_ms-480-800-1x_coco'), 12, [8, 11])
+    assert_adamw(load('cascade-mask-rcnn_slak-tiny_fpn_ms-480-800-1x_coco'), 2e-4, 'layer_wise', (0.7, 6))
+    for name in ('kw1x-convnext-tiny', 'convnext-tiny'):
+        cfg = load(f'kernel_warehouse/mask-rcnn_{name}_fpn_ms-480-800-1x_coco')
+        assert_coco(cfg, 12, [9, 11])
+        assert_adamw(cfg, 1e-4, 'layer_wise', (0.95, 6))
+    for size in ('tiny', 'small'):
+        cfg = load(f'retinanet_transcnn-{size}_fpn_ms-480-800-1x_coco')
+        assert_coco(cfg, 12, [8, 11])
+        assert_adamw(cfg, 1e-4, None, None)
+    for name in ('r50_fpn', 'r101_horfpn-7x7', 'r50_horfpn-gf'):
+        cfg = load(f'horfpn/mask-rcnn_{name}_ms-480-800-1x_coco')
+        assert without_scope(cfg.optim_wrapper.optimizer) == dict(
+            type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
+        assert_coco(cfg, 12, [8, 11])
+
+
+@pytest.mark.parametrize('name', ['kw1x-resnet50', 'kw4x-resnet50', 'kw1x-mobilenetv2', 'kw4x-mobilenetv2'])
+def test_kernel_warehouse_is_frozen_in_detectors(name):
+    backbone = load(f'mask-rcnn_{name}_fpn_ms-480-800-1x_coco').model.backbone
+    assert backbone.norm_eval and backbone.frozen_stages == 1
+    assert backbone.get('cell_num_ratio', 1) == int(name[2])
+    assert backbone.get('sharing_range') == (('layer', ) if name == 'kw4x-mobilenetv2' else None)
+
+
+# crop, drop path, (decay rate, groups), largest norm of the gradient
+UPERNET = [
+    ('hornet-tiny-7x7', 512, 0.4, (0.9, 6), None), ('hornet-tiny-gf', 512, 0.4, (0.9, 6), 1),
+    ('hornet-small-7x7', 512, 0.3, (0.9, 12), None), ('hornet-small-gf', 512, 0.3, (0.9, 12), 1),
+    ('hornet-base-7x7', 512, 0.4, (0.9, 12), None), ('hornet-base-gf', 512, 0.5, (0.9, 12), 1),
+    ('hornet-large-7x7', 640, 0.4, (0.8, 12), None), ('hornet-large-gf', 640, 0.4, (0.8, 12), 0.1),
+    ('parc-convnext-xt', 512, 0.4, (0.9, 6), None), ('convnext-xt', 512, 0.4, (0.9, 6), None),
+    ('parc-resnet50', 512, None, None, None), ('parc-mobilenetv2', 512, None, None, None),
+    ('mobilenetv2', 512, None, None, None), ('slak-tiny', 512, 0.4, (0.9, 6), None),
+    ('slak-small', 512, 0.3, (0.9, 12), None), ('slak-base', 512, 0.4, (0.9, 12), None),
+    ('transcnn-tiny', 512, None, None, None), ('transcnn-small', 512, None, None, None),
+]
+
+
+@pytest.mark.parametrize('name, crop, drop_path, decay, clip', UPERNET)
+def test_upernet(name, crop, drop_path, decay, clip):
+    cfg = load(f'upernet_{name}_8xb2-160k_ade20k-{crop}x{crop}')
+    assert_upernet(cfg, crop, decay)
+    assert cfg.model.backbone.get('drop_path_rate') == drop_path
+    assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == clip
+    if name.endswith('-gf'):
+        assert cfg.model.backbone.arch.endswith('-gf-img384')
+
+
+@pytest.mark.parametrize('filter', ['7x7', 'gf'])
+@pytest.mark.parametrize('backbone, drop_path', [('hornet-small-7x7', 0.3), ('r50', None), ('r101', None),
+                                                 ('swin-s', 0.3)])
+def test_horupernet(filter, backbone, drop_path):
+    cfg = load(f'horupernet-{filter}_{backbone}_8xb2-160k_ade20k-512x512')
+    assert_upernet(cfg, 512, (0.9, 12))
+    assert cfg.model.backbone.get('drop_path_rate') == drop_path
+    assert cfg.model.decode_head.type == 'plugconv_mm.HorUPerHead'
+    assert cfg.model.decode_head.get('filter', '7x7') == filter
+
+
+IMAGENET = [
+    ('hornet-tiny-7x7_32xb128', 0.2, 100), ('hornet-tiny-gf_32xb128', 0.2, 1), ('hornet-small-7x7_32xb128', 0.4, 5),
+    ('hornet-small-gf_32xb128', 0.4, 1), ('hornet-base-7x7_32xb128', 0.5, 5), ('hornet-base-gf_32xb128', 0.5, 1),
+    ('slak-tiny_32xb128', 0.1, None), ('slak-small_32xb128', 0.4, None), ('slak-base_32xb128', 0.5, None),
+    ('kw1x-convnext-tiny_32xb128', 0.3, None),
+]
+
+
+@pytest.mark.parametrize('name, drop_path, clip', IMAGENET)
+def test_imagenet(name, drop_path, clip):
+    cfg = load(f'{name}_in1k')
+    assert cfg.model.backbone.drop_path_rate == drop_path
+    assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == clip
+    assert without_scope(cfg.optim_wrapper.optimizer) == dict(
+        type='AdamW', lr=4e-3, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999))
+    assert cfg.train_cfg.max_epochs == 300 and cfg.train_dataloader.batch_size == 128
+    assert cfg.auto_scale_lr.base_batch_size == 32 * 128
+    assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook'] and cfg.custom_hooks[0].momentum == 1e-4
+    assert [augment.type for augment in cfg.model.train_cfg.augments] == ['Mixup', 'CutMix']
+    magnitude = {'hornet-small-gf_32xb128': 12, 'hornet-base-gf_32xb128': 15}.get(name, 9)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    assert [step.magnitude_level for step in pipeline if step.type == 'RandAugment'] == [magnitude]
+
+
+@pytest.mark.parametrize('budget, ratio', [('kw1d2x', 0.5), ('kw1x', 1), ('kw4x', 4)])
+@pytest.mark.parametrize('network', ['resnet50_32xb128', 'mobilenetv2_8xb32', 'mobilenetv2-050_8xb32'])
+def test_kernel_warehouse_from_scratch(network, budget, ratio):
+    cfg = load(f'kernel_warehouse/{budget}-{network}_in1k')
+    assert cfg.model.backbone.get('cell_num_ratio', 1) == ratio and not cfg.model.backbone.norm_eval
+    assert cfg.model.backbone.get('widen_factor', 1) == (0.5 if '050' in network else 1)
+    assert cfg.train_cfg.max_epochs == (300 if 'resnet' in network else 150)
+    assert not cfg.get('custom_hooks')
+
+
+# Of all configs
+
+
+def all_configs():
+    return sorted(path for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
+
+
+@pytest.mark.parametrize('path', all_configs(), ids=lambda path: path.stem)
+def test_names_and_lengths(path):
+    data = r'(coco|voc0712|ade20k-\d+x\d+|in1k(-256px)?|in21k|digits)'
+    assert re.fullmatch(rf'[a-z0-9-]+(_[a-z0-9-]+)*_{data}', path.stem)
+    text = path.read_text()
+    if re.search(r"_base_ = '\./", text):  # a variant: what differs
+        assert len(text.splitlines()) <= 20
+
+
+def without_scope(node):
+    """Without the mark that mmengine leaves in what comes from another package's config."""
+    return {key: value for key, value in node.items() if key != '_scope_'}
+
+
+def assert_adamw(cfg, lr, decay_type, decay):
+    optimizer = without_scope(cfg.optim_wrapper.optimizer)
+    assert optimizer == dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=0.05)
+    if decay:
+        assert cfg.optim_wrapper.constructor == CONSTRUCTOR
+        assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=decay[0], decay_type=decay_type, num_layers=decay[1])
+    else:
+        assert 'constructor' not in cfg.optim_wrapper
+        assert all(cfg.optim_wrapper.paramwise_cfg[f'{kind}_decay_mult'] == 0 for kind in ('norm', 'bias', 'flat'))
+
+
+def assert_coco(cfg, epochs, steps):
+    assert cfg.train_dataloader.batch_size == 2 and cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.train_cfg.max_epochs == epochs
+    warm_up, multi_step = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end, warm_up.by_epoch) == ('LinearLR', 0.001, 500, False)
+    assert (multi_step.milestones, multi_step.gamma, multi_step.end) == (steps, 0.1, epochs)
+    choice, = (step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomChoice')
+    (resize, ), (smaller, crop, again) = choice.transforms
+    assert resize == again and [scale[0] for scale in resize.scales] == list(range(480, 801, 32))
+    assert [scale[0] for scale in smaller.scales] == [400, 500, 600] and tuple(crop.crop_size) == (384, 600)
+    assert [step.scale for step in cfg.test_dataloader.dataset.pipeline if step.type == 'Resize'] == [(1333, 800)]
+    assert cfg.custom_imports.imports[0] == 'plugconv_mm'
+
+
+def assert_upernet(cfg, crop, decay):
+    assert_adamw(cfg, 1e-4, 'stage_wise', decay)
+    assert cfg.train_dataloader.batch_size == 2 and cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.train_cfg.max_iters == 160000
+    warm_up, poly = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end) == ('LinearLR', 1e-6, 1500)
+    assert (poly.type, poly.power, poly.eta_min, poly.begin, poly.end) == ('PolyLR', 1.0, 0, 1500, 160000)
+    stride = {512: 341, 640: 426}[crop]
+    assert cfg.model.test_cfg == dict(mode='slide', crop_size=(crop, crop), stride=(stride, stride))
+    assert cfg.model.data_preprocessor.size == (crop, crop)
+    head, auxiliary = cfg.model.decode_head, cfg.model.auxiliary_head
+    assert head.channels == 512 and head.num_classes == auxiliary.num_classes == 150
+    assert (auxiliary.type, auxiliary.channels, auxiliary.in_index) == ('FCNHead', 256, 2)
+    assert auxiliary.loss_decode.loss_weight == 0.4 and auxiliary.in_channels == head.in_channels[2]
+    scales = cfg.tta_pipeline[1].transforms[0]
+    assert [resize.scale[1] / crop for resize in scales] == [0.5, 0.75, 1, 1.25, 1.5, 1.75]
