@@ -17,8 +17,8 @@ FAMILIES = ('parc', 'hornet', 'horfpn', 'slak', 'kernel_warehouse', 'transcnn')
 TOLERANCE = 0.03
 # How names of configs end, in the order of the tables, and the datasets.
 DATASETS = dict(in1k='ImageNet-1K', in21k='ImageNet-21K', coco='COCO', voc0712='Pascal VOC', ade20k='ADE20K')
-_PREFACE = ('\nParameters and FLOPs (multiply-adds) are measured by `tools/analysis_tools/get_flops.py`. What the paper says '
-            'was\ntrained and counted by its authors, not here.\n')
+_PREFACE = ('\nParameters and FLOPs (multiply-adds) are measured by `tools/analysis_tools/get_flops.py`. '
+            'What the paper says was\ntrained and counted by its authors, not here.\n')
 _BEGIN, _END = '<!-- models: written by tools/misc/update_model_zoo.py -->', '<!-- end of models -->'
 
 
