@@ -315,10 +315,15 @@ def test_fine_tuning_keeps_the_zeros(tmp_path):
     source = read_checkpoint(tmp_path / 'sparse' / 'epoch_3.pth')['state_dict']
     write_checkpoint(source, tmp_path / 'weights.pth')  # weights alone, as they are published
     zeros = {name: source[name] == 0 for name in BIG if (source[name] == 0).float().mean() > 0.01}
-    tuned = runner(tmp_path / 'tuned', sparse_init='loaded', module='stages')
-    tuned._load_from = str(tmp_path / 'weights.pth')
-    tuned.model.stages.add_module('new', torch.nn.Conv2d(16, 16, 1))
-    torch.nn.init.zeros_(tuned.model.stages.new.weight)
+
+    def with_a_new_part(built):
+        built.model.stages.add_module('new', torch.nn.Conv2d(16, 16, 1))
+        torch.nn.init.zeros_(built.model.stages.new.weight)
+        return built
+
+    fine_tuning = config(sparse_init='loaded', module='stages')
+    tuned = with_a_new_part(tiny_training.build(
+        tmp_path / 'tuned', fine_tuning | dict(load_from=str(tmp_path / 'weights.pth'))))
     tuned.train()
     assert 'stages.new.weight' not in hook_of(tuned).masks  # zeros to start from
     assert len(zeros) >= 5
@@ -328,8 +333,8 @@ def test_fine_tuning_keeps_the_zeros(tmp_path):
         elif name in zeros:  # not asked for
             assert p[zeros[name]].any()
     assert hook_of(tuned).step == 9
-    resumed = tiny_training.resume(tmp_path / 'resumed', config(sparse_init='loaded', module='stages'),
-                                   tmp_path / 'tuned' / 'epoch_1.pth')
+    resumed = with_a_new_part(tiny_training.resume(
+        tmp_path / 'resumed', fine_tuning, tmp_path / 'tuned' / 'epoch_1.pth'))
     resumed.train()
     same(dict(resumed.model.state_dict()), dict(tuned.model.state_dict()))
 
