@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip('mmcv')
 
@@ -186,6 +187,41 @@ def test_evaluation_is_deterministic_and_blind_to_the_batch(name):
     assert all(map(torch.equal, outs, run(model, x)))
     singles = [run(model, part) for part in x.split(1)]
     assert_near(outs, [torch.cat(parts) for parts in zip(*singles, strict=True)])
+
+
+# What PyTorch has no deterministic form of on CUDA, of the kind that networks are made of; interpolate() has another
+# way for bilinear upsampling.
+RANDOM_ON_CUDA = {'_adaptive_avg_pool2d_backward', 'adaptive_max_pool2d_backward', 'max_unpool2d', 'nll_loss2d_forward',
+                  'upsample_linear1d_backward', 'upsample_bicubic2d_backward', 'reflection_pad2d_backward',
+                  'grid_sampler_2d_backward', 'cumsum', 'put_', 'bincount', 'histc', 'embedding_bag'}
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@every_variant
+def test_training_is_deterministic(name):
+    """To the bit on a CPU, and of operations that can be so on CUDA."""
+    x, results = image(2, 3, 97, 131), []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            model = build(name, drop_path_rate=0.2)
+            with Operations() as operations:
+                results.append((*train_step(model, x), statistics(model)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    assert 'convolution_backward' in operations.names and not operations.names & RANDOM_ON_CUDA
 
 
 @every_variant
