@@ -42,7 +42,8 @@ class AtomicCheckpointHook(CheckpointHook):
         super().before_train(runner)
         self._evaluated = os.path.join(runner.work_dir, 'last_evaluation')
         if is_main_process():
-            useless = glob.glob(os.path.join(glob.escape(str(self.out_dir)), '.*.[0-9]*.part'))
+            useless = [path for folder in {str(self.out_dir), str(runner.work_dir)}
+                       for path in glob.glob(os.path.join(glob.escape(folder), '.*.[0-9]*.part'))]
             for path in useless if runner.iter else [*useless, self._evaluated]:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
