@@ -57,7 +57,7 @@ class _Batches:
 
 @HOOKS.register_module()
 class ResumableRandomnessHook(Hook):
-    """Makes all randomness of training a function of the run's seed and the iteration.
+    """Makes all randomness of training a function of the run's seed, the iteration, and the process.
 
     A resumed run then draws what the uninterrupted one would have drawn: the transforms of the pictures, in whatever
     worker, the samples of the losses, stochastic depth. Evaluations in between, and the number of workers, change
@@ -102,7 +102,7 @@ class ResumableRandomnessHook(Hook):
             loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        _seed(runner.seed, runner.iter, 0)
+        _seed(runner.seed, runner.iter, get_rank(), 0)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self._trained += 1
