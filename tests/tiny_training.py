@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 import plugconv_mm  # noqa: F401
 from plugconv_mm.checkpoint import read_checkpoint
 from plugconv_mm.engine.hooks import DynamicSparsityHook
-from plugconv_mm.engine.launch import make_resumable
+from plugconv_mm.engine.launch import _distribute_on_cpu, make_resumable
 from plugconv_mm.ops import DecomposedLargeKernelConv2d, KWConv2d
 
 _count = Counter()
@@ -147,11 +147,10 @@ def train_as(rank, folder, growth, port):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
                       MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo')
     cfg = config()
     cfg.custom_hooks[0].growth = growth
     cfg.launcher, cfg.train_dataloader.batch_size = 'pytorch', 2
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
+    _distribute_on_cpu(cfg)
     cfg.randomness.diff_rank_seed = True  # masks that agree because the seeds do would not
     runner, masks = build(folder, cfg), Masks()
     runner.register_hook(masks)
