@@ -197,14 +197,14 @@ RANDOM_ON_CUDA = {'_adaptive_avg_pool2d_backward', 'adaptive_max_pool2d_backward
 
 
 class Operations(TorchDispatchMode):
-    """Names of the operations that ran."""
+    """Names of the operations that ran, and the types of their first operands."""
 
     def __init__(self):
         super().__init__()
-        self.names = set()
+        self.types = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(function.overloadpacket.__name__)
+        self.types.add((function.overloadpacket.__name__, getattr(args[0], 'dtype', None) if args else None))
         return function(*args, **(kwargs or {}))
 
 
@@ -221,7 +221,8 @@ def test_training_is_deterministic(name):
     finally:
         torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(*results, rtol=0, atol=0)
-    assert 'convolution_backward' in operations.names and not operations.names & RANDOM_ON_CUDA
+    names = {key for key, _ in operations.types}
+    assert 'convolution_backward' in names and not names & RANDOM_ON_CUDA
 
 
 @every_variant
@@ -248,6 +249,22 @@ def test_autocast(name):
     for out, want in zip(outs, expected, strict=True):
         assert (out.float() - want).norm() < 0.05 * want.norm()
     assert all(grad.dtype == torch.float32 and grad.isfinite().all() for grad in grads.values())
+
+
+@every_variant
+def test_gradients_under_autocast(name):
+    """Near those of float32, and Fourier transforms compute in float32.
+
+    With running statistics: those of two pictures with six positions each turn rounding errors into anything.
+    """
+    x = image(2, 3, 64, 96)
+    _, expected = train_step(build(name, norm_eval=True), x)
+    with torch.autocast('cpu', torch.bfloat16), Operations() as operations:
+        _, grads = train_step(build(name, norm_eval=True), x)
+    got, want = (torch.cat([grad.flatten() for grad in g.values()]) for g in (grads, expected))
+    assert (got - want).norm() < 0.1 * want.norm()
+    transforms = {dtype for key, dtype in operations.types if key.startswith('_fft')}
+    assert transforms <= {torch.float32, torch.complex64} and (transforms or name not in ('hornet-gf', 'parc-resnet'))
 
 
 def test_slak_learns_in_half_precision():
