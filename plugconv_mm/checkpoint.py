@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 __all__ = ['FAMILIES', 'Family', 'convert_official', 'convert_with_report', 'load_from_local',
-           'read_checkpoint', 'state_dict_of', 'write_checkpoint']
+           'read_checkpoint', 'replacing', 'state_dict_of', 'write_checkpoint']
 
 # --------------------------------------------------------------------------------------------------------------------
 # Published families
@@ -441,20 +441,16 @@ def read_checkpoint(path: str | os.PathLike, map_location='cpu') -> dict:
     return checkpoint
 
 
-def write_checkpoint(checkpoint: Mapping, path: str | os.PathLike) -> None:
-    """Write a checkpoint so that ``path`` holds either the old file or the whole new one.
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike):
+    """A binary file to write, which takes the place of ``path`` once it is whole.
 
-    The new file is written beside the old one and then takes its place; what fails on the way, a full disk for
-    example, leaves the old one as it was.
-
-    Args:
-        checkpoint: A state dict; any mapping that :func:`torch.save` takes, if ``path`` does not end in
-            ``.safetensors``.
-        path: The file to write; its folder must exist.
+    It is written beside the old one. What fails on the way, a full disk for example, leaves the old one as it was;
+    a process that is killed leaves a ``.NAME.PID.part`` besides, which is of no use.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If ``path`` is a folder, or safetensors is to hold something else than tensors.
+        FileNotFoundError: If there is no folder for it.
+        ValueError: If ``path`` is a folder.
         OSError: If writing fails.
     """
     path = os.path.realpath(os.path.expanduser(os.fspath(path)))
@@ -465,11 +461,8 @@ def write_checkpoint(checkpoint: Mapping, path: str | os.PathLike) -> None:
         raise FileNotFoundError(f'there is no folder {folder} to write {name} into: make it first')
     part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
     try:
-        with open(part, 'xb') as file:
-            if name.endswith('.safetensors'):
-                file.write(_to_safetensors(checkpoint))
-            else:
-                torch.save(checkpoint, file)
+        with open(part, 'wb') as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -482,6 +475,26 @@ def write_checkpoint(checkpoint: Mapping, path: str | os.PathLike) -> None:
             reason = f'{cause.strerror}; {name} was not written, what was there stays'
             raise OSError(cause.errno, reason, path) from error
         raise
+
+
+def write_checkpoint(checkpoint: Mapping, path: str | os.PathLike) -> None:
+    """Write a checkpoint so that ``path`` holds either the old file or the whole new one, see :func:`replacing`.
+
+    Args:
+        checkpoint: A state dict; any mapping that :func:`torch.save` takes, if ``path`` does not end in
+            ``.safetensors``.
+        path: The file to write; its folder must exist.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If ``path`` is a folder, or safetensors is to hold something else than tensors.
+        OSError: If writing fails.
+    """
+    with replacing(path) as file:
+        if os.fspath(path).endswith('.safetensors'):
+            file.write(_to_safetensors(checkpoint))
+        else:
+            torch.save(checkpoint, file)
 
 
 def _to_safetensors(state: Mapping) -> bytes:

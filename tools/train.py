@@ -8,6 +8,7 @@ from plugconv_mm.engine.launch import (
     check_weights,
     load_config,
     make_parser,
+    make_resumable,
     plain_errors,
     set_pretrain_dataloaders,
 )
@@ -40,6 +41,7 @@ def merge(cfg, args):
             raise ConfigError(f'there is no checkpoint {args.resume} to resume from')
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    make_resumable(cfg)
     set_pretrain_dataloaders(cfg, persistent_workers=True)
 
 

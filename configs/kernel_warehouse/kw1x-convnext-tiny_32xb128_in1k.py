@@ -2,3 +2,4 @@ _base_ = '../_base_/imagenet_300e_bs4096.py'
 
 model = dict(
     backbone=dict(type='plugconv_mm.KWConvNeXt', arch='tiny', drop_path_rate=0.3), head=dict(in_channels=768))
+custom_hooks = [*_base_.custom_hooks, dict(type='plugconv_mm.KernelWarehouseTemperatureHook', epochs=20)]

@@ -9,3 +9,5 @@ model = dict(
         norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/slak_tiny.pth')),
     neck=dict(in_channels=[124, 249, 499, 998]))
+# the weights that sparse training left at zero stay there
+custom_hooks = [dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone')]

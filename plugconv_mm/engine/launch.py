@@ -5,6 +5,7 @@ A mistake of the user's ends with one message that says what to do; an error in 
 import argparse
 import contextlib
 import difflib
+import errno
 import functools
 import os
 import re
@@ -164,6 +165,22 @@ meta/train.txt, where there is one, of lines such as `n01440764/n01440764_10026.
 }
 
 
+def make_resumable(cfg):
+    """Add the hooks with which an interrupted training loses nothing, whatever the config has of its own.
+
+    Its ``CheckpointHook`` becomes an :class:`~plugconv_mm.engine.hooks.AtomicCheckpointHook` with the same arguments,
+    and a :class:`~plugconv_mm.engine.hooks.ResumableRandomnessHook` is added.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if checkpoint and checkpoint.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
+        checkpoint.type = 'plugconv_mm.AtomicCheckpointHook'
+    custom = list(cfg.get('custom_hooks') or [])
+    if all(hook.get('type') != 'plugconv_mm.ResumableRandomnessHook' for hook in custom):
+        custom.append(ConfigDict(type='plugconv_mm.ResumableRandomnessHook'))
+    cfg.custom_hooks = custom
+
+
 def check_data(cfg, *dataloaders):
     """Look for the data of these dataloaders, so that what is missing is said before a model is built.
 
@@ -287,6 +304,9 @@ def explain(error):
     """One message for an error that the user can mend, or None."""
     if isinstance(error, (ConfigError, DataError, NonFiniteError)):
         return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (f'{error}. The disk is full: free some of it. Checkpoints written before are whole, and --resume goes '
+                'on from the last one')
     frames = list(traceback.walk_tb(error.__traceback__))
     last = frames[-1][0]
     if isinstance(error, (ValueError, OSError)) and any(

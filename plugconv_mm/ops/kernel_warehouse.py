@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.utils import _pair
 
+from plugconv_mm.ops.autocast import autocast_dtype
+
 
 @dataclass
 class _Group:
@@ -227,6 +229,9 @@ class KWAttention(nn.Module):
                     nn.init.zeros_(linear.bias)
 
     def forward(self, pooled: Tensor, temperature: float) -> Tensor:
+        if autocast_dtype(pooled) is not None:
+            with torch.autocast(pooled.device.type, enabled=False):
+                return self.forward(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), temperature)
         x = self.fc1(pooled)
         if isinstance(self.norm1, _BatchNorm) and self.norm1.training and len(x) == 1:
             # A single sample has no statistics of its own: normalise it by the running ones.
@@ -246,6 +251,14 @@ class KWAttention(nn.Module):
             beta = F.one_hot(self.initial_cell, self.num_cells + 1)
             z = (1 - temperature) * z + temperature * beta
         return z[:, :, :-1]
+
+
+def pool(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The mean that the attention sees, in float32 under autocast.
+
+    What samples differ in is a small part of it, of which the normalisation makes much, and half precision little.
+    """
+    return x.mean(axes, dtype=None if autocast_dtype(x) is None else torch.promote_types(x.dtype, torch.float32))
 
 
 def _init_cells(cells: Tensor) -> None:
@@ -363,7 +376,7 @@ class KWConv2d(_KWLayer):
         """Convolve x; then multiply each channel by `scale` and add `shift`, (out_channels) each, where given."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'expected (N, {self.in_channels}, H, W), got {tuple(x.shape)}')
-        kernels = self.kernels(x.mean((2, 3))).permute(0, 1, 4, 2, 3)
+        kernels = self.kernels(pool(x, (2, 3))).permute(0, 1, 4, 2, 3)
         if scale is not None and kernels[0, 0].numel() > x[0, 0].numel() // math.prod(self.stride):
             # The kernels are larger than the map: scale that.
             y = self._convolve(x, kernels, self.bias)
@@ -436,7 +449,7 @@ class KWLinear(_KWLayer):
         if x.dim() < 2 or x.shape[-1] != self.in_features:
             raise ValueError(f'expected (N, ..., {self.in_features}), got {tuple(x.shape)}')
         axes = tuple(range(1, x.dim() - 1))
-        weight = self.kernels(x.mean(axes) if axes else x)[:, :, 0, 0]
+        weight = self.kernels(pool(x, axes) if axes else x)[:, :, 0, 0]
         if len(x) == 1:
             return F.linear(x, weight[0], self.bias)
         if x.device.type == 'cpu':  # where one product for each sample takes the bias along

@@ -24,14 +24,19 @@ def read_scalars(work_dir):
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not files:
         raise FileNotFoundError(f'{work_dir} holds no */vis_data/scalars.json; was a model trained there?')
-    curves = {}
+    curves, epochs = {}, {}
     for file in files:
-        curves_of_run, epochs, iteration = {}, {}, 0
+        curves_of_run, iteration = {}, 0
         for line in file.read_text().splitlines():
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except ValueError:  # cut short when the run was interrupted
+                continue
             if 'loss' in record:
                 iteration = record.get('iter', record['step'])
                 epochs[record.get('epoch')] = iteration
+            elif 'iter' in record:  # a hook's own
+                iteration = record['iter']
             else:  # an evaluation; by epochs, its step is the epoch
                 iteration = epochs.get(record['step'], record['step']) if None not in epochs else record['step']
             for name, value in record.items():

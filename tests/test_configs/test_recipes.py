@@ -8,6 +8,7 @@ import pytest
 for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
+from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
 from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
 
 ROOT = Path(__file__).parents[2] / 'configs'
@@ -149,7 +150,8 @@ def test_imagenet(name, drop_path, clip):
         type='AdamW', lr=4e-3, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999))
     assert cfg.train_cfg.max_epochs == 300 and cfg.train_dataloader.batch_size == 128
     assert cfg.auto_scale_lr.base_batch_size == 32 * 128
-    assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook'] and cfg.custom_hooks[0].momentum == 1e-4
+    assert cfg.custom_hooks[0].type == 'EMAHook' and cfg.custom_hooks[0].momentum == 1e-4
+    assert len(cfg.custom_hooks) == (2 if name.startswith(('slak', 'kw')) else 1)
     assert [augment.type for augment in cfg.model.train_cfg.augments] == ['Mixup', 'CutMix']
     magnitude = {'hornet-small-gf_32xb128': 12, 'hornet-base-gf_32xb128': 15}.get(name, 9)
     pipeline = cfg.train_dataloader.dataset.pipeline
@@ -163,7 +165,31 @@ def test_kernel_warehouse_from_scratch(network, budget, ratio):
     assert cfg.model.backbone.get('cell_num_ratio', 1) == ratio and not cfg.model.backbone.norm_eval
     assert cfg.model.backbone.get('widen_factor', 1) == (0.5 if '050' in network else 1)
     assert cfg.train_cfg.max_epochs == (300 if 'resnet' in network else 150)
-    assert not cfg.get('custom_hooks')
+    assert len(cfg.custom_hooks) == 1
+
+
+SLAK = 'cascade-mask-rcnn_slak-tiny', 'faster-rcnn_slak-tiny', 'upernet_slak-'
+
+
+def test_hooks_of_sparse_training_and_of_the_temperature():
+    """They are where the papers have them, and nowhere else: not in baselines, and no temperature in fine-tuning."""
+    for path in (path for path in all_configs() if path.parent.name in ('slak', 'kernel_warehouse')):
+        name, cfg = path.stem, load(f'{path.parent.name}/{path.stem}')
+        hooks = [without_scope(hook) for hook in cfg.get('custom_hooks') or [] if hook.type.startswith('plugconv_mm.')]
+        expected = []
+        if name.startswith(SLAK):
+            expected = [dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone')]
+        elif name.startswith('slak-tiny'):
+            expected = [dict(type='plugconv_mm.DynamicSparsityHook')]  # of which the defaults are the paper's for T
+        elif name.startswith('slak-'):
+            expected = [dict(type='plugconv_mm.DynamicSparsityHook', prune_rate=0.3, update_frequency=100)]
+        elif name.startswith('kw'):
+            epochs = 15 if 'mobilenetv2' in name else 20
+            expected = [dict(type='plugconv_mm.KernelWarehouseTemperatureHook', epochs=epochs)]
+        assert hooks == expected, name
+    hook = DynamicSparsityHook()
+    assert (hook.sparsity, hook.sparse_init, hook.growth, hook.prune_rate, hook.update_frequency,
+            hook.only_large_kernel) == (0.4, 'snip', 'random', 0.5, 2000, False)
 
 
 # Of all configs

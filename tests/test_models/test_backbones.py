@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip('mmcv')
 
@@ -188,6 +189,42 @@ def test_evaluation_is_deterministic_and_blind_to_the_batch(name):
     assert_near(outs, [torch.cat(parts) for parts in zip(*singles, strict=True)])
 
 
+# What PyTorch has no deterministic form of on CUDA, of the kind that networks are made of; interpolate() has another
+# way for bilinear upsampling.
+RANDOM_ON_CUDA = {'_adaptive_avg_pool2d_backward', 'adaptive_max_pool2d_backward', 'max_unpool2d', 'nll_loss2d_forward',
+                  'upsample_linear1d_backward', 'upsample_bicubic2d_backward', 'reflection_pad2d_backward',
+                  'grid_sampler_2d_backward', 'cumsum', 'put_', 'bincount', 'histc', 'embedding_bag'}
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that ran, and the types of their first operands."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.types.add((function.overloadpacket.__name__, getattr(args[0], 'dtype', None) if args else None))
+        return function(*args, **(kwargs or {}))
+
+
+@every_variant
+def test_training_is_deterministic(name):
+    """To the bit on a CPU, and of operations that can be so on CUDA."""
+    x, results = image(2, 3, 97, 131), []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            model = build(name, drop_path_rate=0.2)
+            with Operations() as operations:
+                results.append((*train_step(model, x), statistics(model)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    names = {key for key, _ in operations.types}
+    assert 'convolution_backward' in names and not names & RANDOM_ON_CUDA
+
+
 @every_variant
 def test_every_parameter_learns(name):
     _, grads = train_step(build(name), image(2, 3, 64, 96))
@@ -212,6 +249,22 @@ def test_autocast(name):
     for out, want in zip(outs, expected, strict=True):
         assert (out.float() - want).norm() < 0.05 * want.norm()
     assert all(grad.dtype == torch.float32 and grad.isfinite().all() for grad in grads.values())
+
+
+@every_variant
+def test_gradients_under_autocast(name):
+    """Near those of float32, and Fourier transforms compute in float32.
+
+    With running statistics: those of two pictures with six positions each turn rounding errors into anything.
+    """
+    x = image(2, 3, 64, 96)
+    _, expected = train_step(build(name, norm_eval=True), x)
+    with torch.autocast('cpu', torch.bfloat16), Operations() as operations:
+        _, grads = train_step(build(name, norm_eval=True), x)
+    got, want = (torch.cat([grad.flatten() for grad in g.values()]) for g in (grads, expected))
+    assert (got - want).norm() < 0.1 * want.norm()
+    transforms = {dtype for key, dtype in operations.types if key.startswith('_fft')}
+    assert transforms <= {torch.float32, torch.complex64} and (transforms or name not in ('hornet-gf', 'parc-resnet'))
 
 
 def test_slak_learns_in_half_precision():

@@ -35,6 +35,22 @@ def test_iterations_and_resumed_runs(tmp_path):
     assert curves['mIoU'] == [(10, 20.), (20, 30.)]
 
 
+def test_a_resumed_run_that_evaluates_first(tmp_path):
+    log(tmp_path, '1', [dict(loss=3.0, epoch=1, iter=5, step=5), dict(loss=2.5, epoch=2, iter=7, step=7)])
+    log(tmp_path, '2', [{'coco/bbox_mAP': 0.1, 'step': 1}, dict(loss=2.0, epoch=2, iter=10, step=10)])
+    assert read_scalars(tmp_path)['coco/bbox_mAP'] == [(5, 0.1)]
+
+
+def test_records_of_hooks_and_lines_cut_short(tmp_path):
+    log(tmp_path, '1', [dict(density=0.6, iter=0, step=0), dict(loss=3.0, epoch=1, iter=5, step=5),
+                        dict(density=0.5, iter=5, step=5), {'coco/bbox_mAP': 0.1, 'step': 1}])
+    file = tmp_path / '1' / 'vis_data' / 'scalars.json'
+    file.write_text(file.read_text() + '{"loss": 2.')
+    curves = read_scalars(tmp_path)
+    assert curves['density'] == [(0, 0.6), (5, 0.5)] and curves['loss'] == [(5, 3.0)]
+    assert curves['coco/bbox_mAP'] == [(5, 0.1)]
+
+
 def test_no_log_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match='was a model trained there'):
         read_scalars(tmp_path)

@@ -1,5 +1,10 @@
+from plugconv_mm.engine.hooks.atomic_checkpoint import AtomicCheckpointHook
 from plugconv_mm.engine.hooks.check_finite import CheckFiniteHook, NonFiniteError
+from plugconv_mm.engine.hooks.dynamic_sparsity import DynamicSparsityHook
+from plugconv_mm.engine.hooks.kernel_warehouse_temperature import KernelWarehouseTemperatureHook
 from plugconv_mm.engine.hooks.parc_backend import ParCBackendHook
+from plugconv_mm.engine.hooks.resumable_randomness import ResumableRandomnessHook
 from plugconv_mm.engine.hooks.sync_buffers import SyncBuffersHook
 
-__all__ = ['CheckFiniteHook', 'NonFiniteError', 'ParCBackendHook', 'SyncBuffersHook']
+__all__ = ['AtomicCheckpointHook', 'CheckFiniteHook', 'DynamicSparsityHook', 'KernelWarehouseTemperatureHook',
+           'NonFiniteError', 'ParCBackendHook', 'ResumableRandomnessHook', 'SyncBuffersHook']

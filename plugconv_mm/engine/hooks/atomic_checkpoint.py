@@ -1,0 +1,116 @@
+"""Checkpoints of which there is a good one at any time."""
+import contextlib
+import glob
+import os
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+from plugconv_mm.checkpoint import replacing
+from plugconv_mm.registry import HOOKS
+
+
+class _RemoveLater:
+    """A file backend that collects what is to be removed."""
+
+    def __init__(self, backend):
+        self._backend, self.removed = backend, []
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def remove(self, path):
+        self.removed.append((self._backend.remove, path))
+
+    def rmtree(self, path):
+        self.removed.append((self._backend.rmtree, path))
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, with its arguments, which loses nothing whenever it is interrupted.
+
+    The files themselves are written atomically by :mod:`plugconv_mm.compat.loading`. This hook removes old checkpoints
+    only once the new one is there, replaces ``last_checkpoint`` atomically, and clears away what a killed process left
+    half-written. A resumed run first does the evaluation that was due at its checkpoint, if that was not finished.
+    """
+
+    _evaluated: str | None = None  # the file that says at which iteration the last evaluation was finished
+
+    def before_train(self, runner):
+        super().before_train(runner)
+        self._evaluated = os.path.join(runner.work_dir, 'last_evaluation')
+        if is_main_process():
+            useless = [path for folder in {str(self.out_dir), str(runner.work_dir)}
+                       for path in glob.glob(os.path.join(glob.escape(folder), '.*.[0-9]*.part'))]
+            for path in useless if runner.iter else [*useless, self._evaluated]:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        if self._evaluation_is_missing(runner):
+            runner.logger.info('The evaluation of this checkpoint was not finished; it comes first.')
+            runner.val_loop.run()
+
+    def _evaluation_is_missing(self, runner):
+        loop = runner.train_loop
+        if not runner.iter or runner._val_loop is None or not isinstance(
+                loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+            return False
+        loop._decide_current_val_interval()
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        now, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+        within_epoch = by_epoch and loop.iter != loop.epoch * len(loop.dataloader)
+        if within_epoch or now < loop.val_begin or (now % loop.val_interval and now != end):
+            return False
+        finished = [None]
+        if is_main_process() and os.path.isfile(self._evaluated):
+            with open(self._evaluated) as file:
+                finished = [file.read().strip()]
+        broadcast_object_list(finished)
+        return finished[0] != str(runner.iter)
+
+    def after_val_epoch(self, runner, metrics):
+        super().after_val_epoch(runner, metrics)
+        if self._evaluated and is_main_process():
+            self._write(self._evaluated, str(runner.iter))
+
+    def _save_checkpoint_with_step(self, runner, step, meta):
+        outdated = None
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir, filename, self.file_client_args, save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
+            backend_args=self.backend_args, **self.args)
+        if not is_main_process():
+            return
+        self._write(os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+        if outdated:
+            path = self.file_backend.join_path(self.out_dir, outdated)
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):  # a sharded one
+                self.file_backend.rmtree(path)
+
+    def _save_best_checkpoint(self, runner, metrics):
+        backend = self.file_backend
+        self.file_backend = later = _RemoveLater(backend)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        best = {getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()}
+        for remove, path in later.removed:
+            if path not in best:
+                remove(path)
+
+    @staticmethod
+    def _write(path, text):
+        with replacing(path) as file:
+            file.write(text.encode())
