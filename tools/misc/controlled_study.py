@@ -136,7 +136,8 @@ def train(number, index, seed, data, out):
     start = time.perf_counter()
     runner.train()
     trained = list(runner.optim_wrapper.optimizer.state)  # without those of the stages that are not used
-    result = dict(curve=curve, seconds=round(time.perf_counter() - start, 1), parameters=sum(p.numel() for p in trained),
+    seconds = round(time.perf_counter() - start, 1)
+    result = dict(curve=curve, seconds=seconds, parameters=sum(p.numel() for p in trained),
                   nonzero=sum(int(p.count_nonzero()) for p in trained))
     with replacing(out / f'{number}-{index}-{seed}.json') as file:
         file.write(json.dumps(result).encode())
@@ -146,7 +147,8 @@ def run_all(tasks, data, out, jobs):
     """Train what has not been trained, each in a process of its own, and show how far it is."""
     waiting = [task for task in tasks if not (out / '{}-{}-{}.json'.format(*task)).is_file()]
     total, done, running, start = len(waiting), 0, {}, time.perf_counter()
-    environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}')
+    path = os.pathsep.join((str(ROOT), os.environ.get('PYTHONPATH', '')))
+    environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=path)
     while waiting or running:
         while waiting and len(running) < jobs:
             task = waiting.pop(0)
