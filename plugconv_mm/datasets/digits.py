@@ -175,17 +175,22 @@ def digit_pictures(split, sizes, digit_sizes, seed):
         yield _picture(rng, photos, digits, samples, split, sizes, digit_sizes)
 
 
+def split_samples(targets, split, seed):
+    """Indices of the digit samples of one split, 'train' or 'val', of the classes ``targets``."""
+    rng = np.random.default_rng([seed, 100])
+    chosen = []
+    for digit in range(10):
+        indices = rng.permutation(np.flatnonzero(targets == digit))
+        cut = round(len(indices) * _VAL_SHARE)
+        chosen.append(indices[:cut] if split == 'val' else indices[cut:])
+    return np.concatenate(chosen)
+
+
 class _Samples:
     """Deals the digit samples of one split: every one once, in a drawn order, before any comes again."""
 
     def __init__(self, targets, split, seed):
-        rng = np.random.default_rng([seed, 100])
-        chosen = []
-        for digit in range(10):
-            indices = rng.permutation(np.flatnonzero(targets == digit))
-            cut = round(len(indices) * _VAL_SHARE)
-            chosen.append(indices[:cut] if split == 'val' else indices[cut:])
-        self.indices = np.concatenate(chosen)
+        self.indices = split_samples(targets, split, seed)
         self.rng = np.random.default_rng([seed, 101, _SPLITS.index(split)])
         self.left = []
 
@@ -214,7 +219,7 @@ def _background(rng, photos, split, height, width):
     return np.clip(crop, 0, 255).astype(np.float32), dict(photo=name, crop=[x, y, w, h])
 
 
-def _ink(rng, sample, size):
+def draw_ink(rng, sample, size):
     """One 8x8 sample as a stroke of ink: coverage in [0, 1], ``size`` pixels a side, turned and sheared a little."""
     import cv2
     scale = size / 8
@@ -247,7 +252,7 @@ def _picture(rng, photos, digits, samples, split, sizes, digit_sizes):
             break  # no room left
         window = np.s_[y:y + size, x:x + size]
         taken[window] = True
-        ink = _ink(rng, digits.images[index], size)
+        ink = draw_ink(rng, digits.images[index], size)
         opacity = rng.uniform(0.85, 1.0)
         alpha = (ink * opacity)[..., None]
         ink_colour = rng.uniform(215, 255, 3)  # light, a little tinted

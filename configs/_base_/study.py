@@ -1,0 +1,69 @@
+# a backbone's features of strides 4 and 8, a neck and a light head, trained for a minute on one core; the data set of
+# digits with a mark far away, see plugconv_mm/datasets/far_cue.py and tools/misc/controlled_study.py
+_base_ = ['./mmseg_runtime.py', './runtime.py']
+custom_imports = dict(imports=['plugconv_mm'])
+
+data_root = 'data/far_cue/'
+metainfo = dict(classes=('background', 'light', 'dark'), palette=[[40, 40, 40], [240, 240, 240], [200, 60, 60]])
+pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='BaseSegDataset',
+        data_root=data_root,
+        img_suffix='.png',
+        data_prefix=dict(img_path='images/training', seg_map_path='cue/training'),
+        metainfo=metainfo,
+        pipeline=pipeline))
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='BaseSegDataset',
+        data_root=data_root,
+        img_suffix='.png',
+        data_prefix=dict(img_path='images/validation', seg_map_path='cue/validation'),
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=pipeline))
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor', mean=[70] * 3, std=[45] * 3, pad_val=0, seg_pad_val=255, size=(128, 128)),
+    # bottlenecks of three 3x3 and of four, and no more: 72 pixels are out of reach
+    backbone=dict(
+        type='plugconv_mm.ParCResNet',
+        base_channels=8,
+        parc_blocks=(0, 0, 0, 0),
+        zero_init_residual=False,
+        out_indices=(0, 1)),
+    neck=dict(type='mmdet.FPN', in_channels=[32, 64], out_channels=32, num_outs=2),
+    decode_head=dict(
+        type='FPNHead',
+        in_channels=[32, 32],
+        in_index=[0, 1],
+        feature_strides=[4, 8],
+        channels=32,
+        dropout_ratio=0,
+        num_classes=3,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', class_weight=[0.3, 1.0, 1.0])),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'))
+
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05), clip_grad=dict(max_norm=5))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=400, T_max=360),
+]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=400)
+val_cfg = dict(type='ValLoop')
+default_hooks = dict(checkpoint=dict(interval=-1, save_last=False), visualization=dict(draw=False))

@@ -1,0 +1,61 @@
+"""The data set of digits with a mark far away."""
+import cv2
+import numpy as np
+import pytest
+
+from plugconv_mm.datasets import DataError, build_far_cue
+from plugconv_mm.datasets.far_cue import DISC_SIDE, far_cue_pictures
+
+
+def test_layout_and_rebuilding(tmp_path):
+    out = tmp_path / 'far_cue'
+    build_far_cue(out, 5, 2)
+    files = sorted(p.relative_to(out).as_posix() for p in out.rglob('*.png'))
+    assert files == sorted(f'{kind}/{split}/{i:05d}.png' for kind in ('images', 'cue', 'digit')
+                           for split, count in (('training', 5), ('validation', 2)) for i in range(count))
+    first = {name: (out / name).read_bytes() for name in files}
+    (out / 'images/training/00000.png').write_bytes(b'')
+    build_far_cue(out, 5, 2)  # there already
+    assert (out / 'images/training/00000.png').read_bytes() == b''
+    build_far_cue(out, 4, 2)
+    build_far_cue(out, 5, 2)
+    assert {name: (out / name).read_bytes() for name in files} == first
+    picture = cv2.imread(str(out / 'images/validation/00001.png'), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(picture, list(far_cue_pictures('val', 2))[1][0])
+
+
+def test_the_class_is_told_far_away():
+    shades = set()
+    for picture, cue, digit in far_cue_pictures('train', 40):
+        ink = cue > 0
+        np.testing.assert_array_equal(ink, digit > 0)
+        assert ink.any() and len(np.unique(cue)) == len(np.unique(digit)) == 2
+        # The light disc is the one bright spot apart from the digit, the dark one the one black spot.
+        smooth = cv2.blur(picture.astype(float), (DISC_SIDE // 2, DISC_SIDE // 2))
+        ys, xs = np.nonzero(ink)
+        away = np.ones_like(ink)
+        away[ys.min() - 8 if ys.min() > 8 else 0:ys.max() + 9, xs.min() - 8 if xs.min() > 8 else 0:xs.max() + 9] = False
+        light, dark = (smooth * away).max() > 180, np.where(away, smooth, 255).min() < 8
+        assert (light, dark) == ((True, False) if cue.max() == 1 else (False, True))
+        spot = np.where(away, smooth if light else 255 - smooth, 0)
+        y, x = np.unravel_index(spot.argmax(), spot.shape)
+        assert np.hypot(ys - y, xs - x).min() > 30
+        shades.add(light)
+    assert shades == {True, False}
+
+
+def test_no_sample_is_in_both_splits():
+    digits = [{digit.max() for _, _, digit in far_cue_pictures(split, 100)} for split in ('train', 'val')]
+    assert digits == [set(range(1, 11))] * 2
+    train, val = (list(far_cue_pictures(split, 3)) for split in ('train', 'val'))
+    assert not any(np.array_equal(a, b) for (a, *_), (b, *_) in zip(train, val, strict=True))
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(ValueError, match='at least 1, got 0 and 5'):
+        build_far_cue(tmp_path / 'none', 0, 5)
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/notes.txt').write_text('keep me')
+    with pytest.raises(DataError, match='holds something else'):
+        build_far_cue(tmp_path / 'mine', 1, 1)
+    assert (tmp_path / 'mine/notes.txt').read_text() == 'keep me'
