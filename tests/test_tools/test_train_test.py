@@ -272,7 +272,7 @@ train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict
 """)
     text = message(capsys, train, config, '--work-dir', tmp_path)
     assert 'data/coco/   (train_dataloader)' in text and 'data/coco/train2017/*.jpg' in text
-    assert 'train_dataloader.dataset.data_root=' in text
+    assert 'train_dataloader.dataset.dataset.data_root=' in text
 
 
 class Malice:
