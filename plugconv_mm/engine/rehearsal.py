@@ -154,7 +154,10 @@ class _Watch(Hook):
 
 
 def leave_out_weights(cfg):
-    """Start from random weights in the place of those that are not on this machine, and name these."""
+    """Start from random weights in the place of those that are not on this machine, and name these.
+
+    Batch norms that would keep the statistics of such weights take those of the batch: there are no others.
+    """
     missing = []
 
     def is_missing(path):
@@ -167,6 +170,8 @@ def leave_out_weights(cfg):
                         value.checkpoint):
                     missing.append(value.checkpoint)
                     node[key] = None
+                    if 'norm_eval' in node:
+                        node.norm_eval = False
                 elif key == 'pretrained' and is_missing(value):
                     missing.append(value)
                     node[key] = None
