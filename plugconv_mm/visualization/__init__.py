@@ -1,5 +1,8 @@
-"""Pictures for people: predictions beside ground truth, and the curves of a training."""
+"""Pictures for people: predictions beside ground truth, the curves of a training, what models cost and look at."""
 from plugconv_mm.visualization.curves import plot_curves, read_scalars
 from plugconv_mm.visualization.grids import draw_instances, draw_label_map, save_grid
+from plugconv_mm.visualization.heat_maps import plot_contributions, save_overlays
+from plugconv_mm.visualization.scatter import plot_costs
 
-__all__ = ['draw_instances', 'draw_label_map', 'plot_curves', 'read_scalars', 'save_grid']
+__all__ = ['draw_instances', 'draw_label_map', 'plot_contributions', 'plot_costs', 'plot_curves', 'read_scalars',
+           'save_grid', 'save_overlays']
