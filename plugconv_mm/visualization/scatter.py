@@ -13,7 +13,7 @@ def plot_costs(path, title, reports):
         title (str): Over the plot.
         reports (list[plugconv_mm.analysis.compare.Report]): The models.
     """
-    figure = Figure(figsize=(11, 4.8), dpi=120, layout='constrained')
+    figure = Figure(figsize=(10, 5), dpi=120, layout='constrained')
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -23,11 +23,12 @@ def plot_costs(path, title, reports):
         for i, (report, value) in enumerate(zip(reports, values, strict=True)):
             median, low, high = report.whole.latency
             ax.errorbar(value, median, [[median - low], [high - median]], fmt='o', color=f'C{i % 10}', capsize=3,
-                        markersize=8, label=report.name)
+                        markersize=8, label=report.name, clip_on=False, zorder=3)
         ax.set_xlabel(label)
         ax.set_xlim(0, 1.1 * max(values))
         ax.grid(alpha=0.3)
     left.set_ylim(bottom=0)
     left.set_ylabel(f'latency of {reports[0].batch} x {reports[0].shape[0]}x{reports[0].shape[1]} (ms)')
-    figure.legend(*left.get_legend_handles_labels(), loc='outside right upper', frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc='outside lower center', frameon=False,
+                  ncols=3 if max(len(report.name) for report in reports) < 25 else 1)
     _save(figure, path)
