@@ -112,7 +112,7 @@ def map_of_timm(name: str, stage: int | None = None, checkpoint: str | Path | No
     import timm
     if not timm.is_model(name):
         near = timm.list_models(f'*{name[:6]}*')[:3]
-        raise ConfigError(f'timm {timm.__version__} has no model {name}.' + (f' Others: {", ".join(near)}' * bool(near)))
+        raise ConfigError(f'timm {timm.__version__} has no model {name}.' + f' Others: {", ".join(near)}' * bool(near))
     model = timm.create_model(name)
     if not hasattr(model, 'forward_intermediates'):
         raise ConfigError(f'{name} of timm {timm.__version__} does not return its feature maps')

@@ -25,7 +25,8 @@ def parse_args(argv=None):
     parser.epilog = 'timm::NAME in place of a config takes a model of timm.'
     parser.add_argument('--checkpoint', nargs='+', metavar='FILE', help='weights, one file for each config; none means '
                         'random weights (default: all random)')
-    parser.add_argument('--part', choices=('backbone', 'neck'), default='backbone', help='whose map (default: backbone)')
+    parser.add_argument('--part', choices=('backbone', 'neck'), default='backbone',
+                        help='whose map (default: backbone)')
     parser.add_argument('--stage', type=int, help="which map: the backbone's stage, or the neck's level, from 0 "
                         '(default: the last)')
     parser.add_argument('--images', metavar='DIR', help='folder of pictures (default: random noise)')
