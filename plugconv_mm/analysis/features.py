@@ -120,3 +120,20 @@ def map_of_timm(name: str, stage: int | None = None, checkpoint: str | Path | No
         load_weights(model, checkpoint)
     found = FeatureMap(f'timm::{name}', _TimmMaps(model), None, -1 if stage is None else stage)
     return found.eval().requires_grad_(False)
+
+
+def open_branches(model: nn.Module) -> int:
+    """Set to 1 the scales with which residual branches begin at or near zero: layer scales, and norms that begin so.
+
+    At random initialisation such a network is little more than its stem and its downsampling, whatever its blocks are.
+
+    Returns:
+        How many scales there were.
+    """
+    count = 0
+    for name, parameter in model.named_parameters():
+        is_vector = parameter.numel() == max(parameter.shape, default=0)
+        if is_vector and not name.endswith('bias') and parameter.min() == parameter.max() and parameter.max() <= 1e-2:
+            parameter.data.fill_(1)
+            count += 1
+    return count

@@ -65,6 +65,14 @@ def test_stages_grow(tmp_path):
     assert sides[0] < sides[1] < sides[2]
 
 
+def test_open_branches(tmp_path):
+    config, out, ratios = backbone_config(tmp_path / 'config.py'), tmp_path / 'erf.png', []
+    for options in ([], ['--open-branches']):
+        main([config, *SMALL, '--stage', '1', *options, '--out', str(out)])
+        ratios.append(result(out)['models']['config']['ratios'][2])
+    assert ratios[0] < ratios[1]  # the last norm of each bottleneck begins at zero
+
+
 def test_the_neck(tmp_path):
     out = tmp_path / 'erf.png'
     main([DETECTOR, *SMALL, '--part', 'neck', '--stage', '3', '--out', str(out)])

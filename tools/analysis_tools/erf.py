@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.utils import ProgressBar
 
-from plugconv_mm.analysis.features import map_of_config, map_of_timm
+from plugconv_mm.analysis.features import map_of_config, map_of_timm, open_branches
 from plugconv_mm.analysis.loading import check_device
 from plugconv_mm.analysis.model_zoo import write
 from plugconv_mm.analysis.pictures import as_input, find_pictures, read_picture
@@ -29,6 +29,8 @@ def parse_args(argv=None):
                         help='whose map (default: backbone)')
     parser.add_argument('--stage', type=int, help="which map: the backbone's stage, or the neck's level, from 0 "
                         '(default: the last)')
+    parser.add_argument('--open-branches', action='store_true', help='of random weights, set to 1 the scales with which '
+                        'residual branches begin near zero (layer scale, zero-initialised norms)')
     parser.add_argument('--images', metavar='DIR', help='folder of pictures (default: random noise)')
     parser.add_argument('--num', type=int, default=50, help='pictures at most (default: 50)')
     parser.add_argument('--size', type=int, default=1024, help='to which pictures are stretched (default: 1024)')
@@ -99,6 +101,8 @@ def main(argv=None):
         fields, rows = {}, {}
         for name, config, checkpoint in zip(names, args.config, args.checkpoint or ['none'] * len(names), strict=True):
             features, preprocessor = build(config, checkpoint, args)
+            if args.open_branches and checkpoint == 'none':
+                open_branches(features)
             field = contributions(features.to(args.device), inputs(args, files, preprocessor, name))
             if not field.sum() > 0:
                 raise ConfigError(f'no pixel contributes to the centre of the map of {config}: its gradients are zero '
@@ -115,7 +119,7 @@ def main(argv=None):
         write(args.out.with_suffix('.md'), f'{head}\n\n{table(rows)}\n')
         write(args.out.with_suffix('.json'), json.dumps(dict(
             size=args.size, pictures=len(files) or args.num, images=args.images, part=args.part, stage=args.stage,
-            shares=SHARES, models=rows), indent=2) + '\n')
+            open_branches=args.open_branches, shares=SHARES, models=rows), indent=2) + '\n')
 
 
 if __name__ == '__main__':
