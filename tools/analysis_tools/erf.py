@@ -29,8 +29,8 @@ def parse_args(argv=None):
                         help='whose map (default: backbone)')
     parser.add_argument('--stage', type=int, help="which map: the backbone's stage, or the neck's level, from 0 "
                         '(default: the last)')
-    parser.add_argument('--open-branches', action='store_true', help='of random weights, set to 1 the scales with which '
-                        'residual branches begin near zero (layer scale, zero-initialised norms)')
+    parser.add_argument('--open-branches', action='store_true', help='of random weights, set to 1 the scales with '
+                        'which residual branches begin near zero (layer scale, zero-initialised norms)')
     parser.add_argument('--images', metavar='DIR', help='folder of pictures (default: random noise)')
     parser.add_argument('--num', type=int, default=50, help='pictures at most (default: 50)')
     parser.add_argument('--size', type=int, default=1024, help='to which pictures are stretched (default: 1024)')
