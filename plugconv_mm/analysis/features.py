@@ -5,7 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from plugconv_mm.analysis.loading import build_part, load_weights
+from plugconv_mm.analysis.loading import build_part, is_whole_model, load_weights
 from plugconv_mm.engine.launch import ConfigError
 
 
@@ -58,8 +58,8 @@ def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | N
         ConfigError: A model without such a part or stage, or a checkpoint of another model.
     """
     model = cfg.get('model') or {}
-    settings = model.get('backbone', model if 'backbone' not in model else None)
-    if not isinstance(settings, dict) or 'type' not in settings:
+    settings = model.get('backbone', model)
+    if not isinstance(settings, dict) or 'type' not in settings or is_whole_model(cfg, settings):
         raise ConfigError(f'{name} has no model.backbone whose receptive field could be measured')
     if part == 'neck' and not model.get('neck'):
         raise ConfigError(f'{name} has no model.neck')

@@ -1,10 +1,13 @@
 """Models for the analyses: built from configs, with random weights or those of a checkpoint."""
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -32,12 +35,26 @@ def build_part(cfg: Config, settings: dict | list) -> nn.Module:
         cfg: The config, which tells the registry.
         settings: The model or the part, such as ``cfg.model.backbone``.
     """
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        part = MODELS.build(_from_scratch(settings))
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # else every parameter is listed with how it was initialised
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            part = MODELS.build(_from_scratch(settings))
         for module in part if isinstance(part, nn.Sequential) else [part]:
             if hasattr(module, 'init_weights'):
                 module.init_weights()
+    finally:
+        logger.setLevel(level)
     return part.eval()
+
+
+def is_whole_model(cfg: Config, settings: dict) -> bool:
+    """Whether the type in these settings is a model of a task, with its own preprocessing, and not a backbone."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), \
+            MODELS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(settings['type']) if isinstance(settings['type'], str) else settings['type']
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _from_scratch(node):
@@ -62,12 +79,12 @@ def build_task(cfg: Config, name: str) -> tuple[nn.Module, str]:
     Raises:
         ConfigError: A model of another task.
     """
-    if cfg.get('model') is None:
+    if not isinstance(cfg.get('model'), dict) or 'type' not in cfg.model:
         raise ConfigError(f'{name} has no model')
     model = build_part(cfg, cfg.model)
     kinds = [kind.__name__ for kind in type(model).__mro__]
     task = next((_TASKS[kind] for kind in kinds if kind in _TASKS), None)
-    if 'backbone' not in cfg.model and 'backbone' in str(type(model).__module__):
+    if not isinstance(model, BaseModel):
         task = 'backbone'
     if task is None:
         raise ConfigError(f'{name} is a {kinds[0]}, whose task is not supported here: it should be an image classifier '

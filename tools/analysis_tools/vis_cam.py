@@ -68,7 +68,8 @@ class Model:
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope')):
             self.pipeline = [TRANSFORMS.build(step) for step in dataset.pipeline
                              if not step['type'].endswith('Annotations')]
-            kind = DATASETS.get(dataset.type)
+            with DATASETS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(dataset.type)
         known = (meta.get('dataset_meta') or {}, dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {}),
                  {'classes': meta.get('CLASSES')})
         self.classes = next((list(item['classes']) for item in known if item.get('classes')), [])
