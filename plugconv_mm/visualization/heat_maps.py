@@ -19,8 +19,8 @@ def plot_contributions(path, fields, columns=4):
             of the centred squares to draw, by the share that they hold.
         columns (int): Panels in a row, at most.
     """
-    columns = min(columns, len(fields))
     lines = -(-len(fields) // columns)
+    columns = -(-len(fields) // lines)
     figure = Figure(figsize=(3.6 * columns + 0.9, 3.8 * lines), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, columns, squeeze=False)
