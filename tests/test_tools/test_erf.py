@@ -131,7 +131,7 @@ def test_mistakes_with_models(tmp_path):
     with pytest.raises(SystemExit, match='has no model.neck'):
         main([config, '--part', 'neck'])
     with pytest.raises(SystemExit, match='has no model.backbone whose receptive field could be measured'):
-        main(['mmpretrain::blip/blip-base_8xb32_caption.py'])
+        main(['mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'])
     with pytest.raises(SystemExit, match='two models have the same name'):
         main([config, config])
 
