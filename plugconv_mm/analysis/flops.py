@@ -123,7 +123,8 @@ def measure(model: nn.Module, shape: tuple[int, int], in_channels: int = 3) -> M
 
     fake = FakeTensorMode()
     with FakeCopyMode(fake):
-        model = copy.deepcopy(model).eval()
+        model = copy.deepcopy(model)
+    model.eval()  # of mmpretrain's backbones it returns None
     layers = [module for module in model.modules() if isinstance(module, ParC2d)]
     calls = []
     for layer in layers:

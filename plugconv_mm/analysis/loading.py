@@ -46,7 +46,8 @@ def build_part(cfg: Config, settings: dict | list) -> nn.Module:
                 module.init_weights()
     finally:
         logger.setLevel(level)
-    return part.eval()
+    part.eval()  # of mmpretrain's backbones it returns None
+    return part
 
 
 def is_whole_model(cfg: Config, settings: dict) -> bool:

@@ -33,8 +33,9 @@ def folder(tmp_path):
 
 
 def backbone_config(path, **settings):
-    """A bare backbone, of our registry."""
-    settings = dict(type='plugconv_mm.ParCResNet', depth=50, base_channels=8) | settings
+    """A bare backbone, of our registry if nothing else is said."""
+    if 'type' not in settings:
+        settings = dict(type='plugconv_mm.ParCResNet', depth=50, base_channels=8) | settings
     path.write_text(f"custom_imports = dict(imports=['plugconv_mm'])\nmodel = {settings!r}\n")
     return str(path)
 
@@ -71,6 +72,13 @@ def test_open_branches(tmp_path):
         main([config, *SMALL, '--stage', '1', *options, '--out', str(out)])
         ratios.append(result(out)['models']['config']['ratios'][2])
     assert ratios[0] < ratios[1]  # the last norm of each bottleneck begins at zero
+
+
+def test_a_backbone_of_mmpretrain(tmp_path):
+    config, out = backbone_config(tmp_path / 'config.py', type='mmpretrain.ConvNeXt', arch=dict(
+        depths=[1, 1, 1, 1], channels=[4, 8, 8, 8]), gap_before_final_norm=False), tmp_path / 'erf.png'
+    main([config, *SMALL, '--stage', '1', '--open-branches', '--out', str(out)])
+    assert 0 < result(out)['models']['config']['sides'][0] < 64
 
 
 def test_the_neck(tmp_path):

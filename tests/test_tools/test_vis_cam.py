@@ -128,7 +128,7 @@ def test_a_segmentor_beside_itself_with_a_checkpoint(picture, tmp_path, capsys):
           '7', '--names', 'random', 'other', '--out', str(out)])
     printed = capsys.readouterr().out
     scores = re.findall(r'  (random|other)  (\w+)  score (\S+)', printed)
-    assert [score[:2] for score in scores] == [('random', 'seven'), ('other', 'h')]
+    assert [score[:2] for score in scores] == [('random', 'six'), ('other', 'h')]  # 0 is the background
     assert scores[0][2] != scores[1][2]
     assert cv2.imread(str(out)).shape[1] > 3 * 300
 
