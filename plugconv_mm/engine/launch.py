@@ -101,7 +101,9 @@ def load_config(args):
         # For each base of another package mmengine reads all the metafiles of that package.
         config_utils.load = functools.cache(config_utils.load)
     try:
-        cfg = Config.fromfile(file)
+        # Said to be of the style with _base_, it may have bases that import packages, as RepLKNet's in mmpretrain does.
+        is_old = re.search(r'^_base_\s*=', file.read_text(encoding='utf-8'), re.MULTILINE)
+        cfg = Config.fromfile(file, lazy_import=False if is_old else None)
     except Exception as error:  # a config is code of the user's: whatever goes wrong in it is theirs to mend
         raise ConfigError(f'cannot read the config {args.config}: {type(error).__name__}: {error}') from error
     if args.cfg_options:
