@@ -36,7 +36,7 @@ def contributions(features: Callable[[Tensor], Tensor], pictures: Iterable[Tenso
     Example:
         >>> import torch
         >>> conv = torch.nn.Conv2d(3, 8, 5, padding=2)
-        >>> field = contributions(conv, [torch.rand(1, 3, 15, 15)])
+        >>> field = contributions(conv, torch.randn(20, 1, 3, 15, 15))
         >>> int((field > 0).sum())
         25
     """
