@@ -1,4 +1,6 @@
 """What models look at: receptive fields, and maps over pictures."""
+import textwrap
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
@@ -72,5 +74,5 @@ def save_overlays(path, rows):
                 x1, y1, x2, y2 = panel['box']
                 ax.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor='white',
                                        linewidth=1.8))
-            ax.set_title(panel['title'], fontsize=9)
+            ax.set_title(textwrap.fill(panel['title'], 44), fontsize=9)
     _save(figure, path)
