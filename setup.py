@@ -61,6 +61,7 @@ setup(
     extras_require={
         'onedl': read_requirements('onedl'),
         'openmmlab': read_requirements('openmmlab'),
+        'analysis': read_requirements('analysis'),
         'demo': read_requirements('demo'),
         'tests': read_requirements('tests'),
         'dev': read_requirements('tests') + read_requirements('build'),

@@ -1,10 +1,11 @@
 """Timing side by side: every candidate in each round, so that a drifting machine hurts none of them more."""
-import random
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+
+from plugconv_mm.analysis import timing
 
 
 def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.5, rounds: int = 5,
@@ -22,20 +23,13 @@ def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.
         if device == 'cuda':
             torch.cuda.synchronize()
 
-    for call in candidates.values():
-        for _ in range(warm_ups):
-            call()
-    times = {name: [] for name in candidates}
-    # In an order drawn anew for each round: a call finds the caches and the freed memory of the one before it.
-    order, shuffle = list(candidates), random.Random(0).shuffle
-    start, done = time.perf_counter(), 0
-    while done < rounds or (time.perf_counter() - start < seconds and done < 200):
-        shuffle(order)
-        for name in order:
-            wait()
-            begin = time.perf_counter()
-            candidates[name]()
-            wait()
-            times[name].append(time.perf_counter() - begin)
-        done += 1
+    def clocked(call):
+        wait()
+        begin = time.perf_counter()
+        call()
+        wait()
+        return time.perf_counter() - begin
+
+    times = timing.interleaved({name: lambda call=call: clocked(call) for name, call in candidates.items()}, rounds,
+                               seconds, warm_ups)
     return {name: 1e3 * statistics.median(t) for name, t in times.items()}

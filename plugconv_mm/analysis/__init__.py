@@ -1,5 +1,8 @@
-"""What models cost."""
-from plugconv_mm.analysis.flops import ModelCost, build_model, measure, padded_shape
-from plugconv_mm.analysis.operators import OperatorCounter
+"""What models cost, and what they look at."""
+from plugconv_mm.compat.packages import plug_ins
 
-__all__ = ['ModelCost', 'OperatorCounter', 'build_model', 'measure', 'padded_shape']
+__getattr__, __all__ = plug_ins(
+    __name__,
+    flops=['ModelCost', 'build_model', 'measure', 'padded_shape'],
+    operators=['OperatorCounter'],
+)

@@ -5,8 +5,8 @@ a small one, and no memory.
 """
 import copy
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -123,17 +123,18 @@ def measure(model: nn.Module, shape: tuple[int, int], in_channels: int = 3) -> M
 
     fake = FakeTensorMode()
     with FakeCopyMode(fake):
-        model = copy.deepcopy(model).eval()
+        model = copy.deepcopy(model)
+    model.eval()  # of mmpretrain's backbones it returns None
     layers = [module for module in model.modules() if isinstance(module, ParC2d)]
     calls = []
     for layer in layers:
         layer.backend = 'fft' if layer.backend == 'auto' else layer.backend
     with torch.no_grad(), fake:
         image = torch.empty(1, in_channels, *shape)
-        _run(model, image, _uncounted)  # now the layers have what they derive from their weights
+        run_parts(model, image, _uncounted)  # now the layers have what they derive from their weights
         hooks = [layer.register_forward_pre_hook(lambda layer, args: calls.append((layer, args[0].shape)))
                  for layer in layers]
-        _run(model, image, lambda part: _counted(cost.macs[part]))
+        run_parts(model, image, lambda part: _counted(cost.macs[part]))
         for hook in hooks:
             hook.remove()
         cost.parc_counted = sum(_layer_macs(layer, shape, layer.backend) for layer, shape in calls)
@@ -165,8 +166,17 @@ def _layer_macs(layer: ParC2d, shape: torch.Size, backend: str) -> int:
     return sum(macs.values())
 
 
-def _run(model: nn.Module, image: Tensor, part) -> None:
-    """The forward pass of prediction, without what sorts and crops; ``part(name)`` is entered around each part."""
+def run_parts(model: nn.Module, image: Tensor, part: Callable[[str], AbstractContextManager]) -> None:
+    """The forward pass of prediction, without what sorts and crops.
+
+    Args:
+        model: As in :func:`measure`, but on any device.
+        image: (N, C, H, W), on the device of the model.
+        part: ``part(name)`` is entered around each part that the model has, one of :data:`PARTS`.
+
+    Raises:
+        NotImplementedError: A kind of head that is not known here.
+    """
     if not hasattr(model, 'backbone'):
         with part('backbone'):
             model(image)
@@ -176,7 +186,7 @@ def _run(model: nn.Module, image: Tensor, part) -> None:
     if getattr(model, 'neck', None) is not None:
         with part('neck'):
             feats = model.neck(feats)
-    with part('head'):
+    with part('head'), torch.device(image.device):
         _run_heads(model, feats, image)
 
 
@@ -210,15 +220,18 @@ def _run_roi_head(model: nn.Module, feats: tuple[Tensor, ...]) -> None:
         raise NotImplementedError(f'what {type(head).__name__} costs is not known here, only standard, cascade and '
                                   'sparse RoI heads')
 
+    batch = len(feats[0])
+
     def regions(extractor: nn.Module, number: int) -> Tensor:
-        return torch.empty(number, extractor.out_channels, *extractor.roi_layers[0].output_size)
+        region = torch.rand(1, extractor.out_channels, *extractor.roi_layers[0].output_size)
+        return region.expand(batch * number, -1, -1, -1)
 
     def stages(modules: nn.Module) -> list[nn.Module]:
         return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
     if kind is not SparseRoIHead:
         model.rpn_head(feats)
-    queries = torch.empty(1, model.rpn_head.num_proposals, feats[0].shape[1]) if kind is SparseRoIHead else None
+    queries = torch.rand(batch, model.rpn_head.num_proposals, feats[0].shape[1]) if kind is SparseRoIHead else None
     for extractor, box_head in zip(stages(head.bbox_roi_extractor), stages(head.bbox_head), strict=True):
         if queries is None:
             box_head(regions(extractor, NUM_PROPOSALS))
@@ -237,11 +250,11 @@ def _run_mask_head(model: nn.Module, feats: tuple[Tensor, ...]) -> None:
     if isinstance(head, SOLOV2Head):
         kernels, _, masks = head(feats)
         size = head.dynamic_conv_size
-        F.conv2d(masks, torch.empty(NUM_MASKS, masks.shape[1], size, size))
+        F.conv2d(masks, torch.rand(NUM_MASKS, masks.shape[1], size, size))
     elif isinstance(head, CondInstMaskHead):
         head(feats, [InstanceData(
-            param_preds=torch.empty(NUM_MASKS, model.bbox_head.num_params), points=torch.empty(NUM_MASKS, 2),
-            strides=torch.empty(NUM_MASKS))])
+            param_preds=torch.rand(NUM_MASKS, model.bbox_head.num_params), points=torch.rand(NUM_MASKS, 2),
+            strides=torch.ones(NUM_MASKS)) for _ in feats[0]])
     else:
         raise NotImplementedError(f'what {type(head).__name__} costs is not known here, only the heads of SOLOv2 and '
                                   'CondInst')

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import errno
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -40,10 +41,17 @@ class _KeyValues(DictAction):
             parser.error(f'{option_string} takes key=value pairs, such as train_cfg.max_epochs=12, got {values}')
 
 
-def make_parser(description, runs=True):
-    """The options that commands with a config have in common; those that run it have more of them."""
+def make_parser(description, runs=True, configs=None):
+    """The options that commands with a config have in common; those that run it have more of them.
+
+    Args:
+        description (str): What the command does.
+        runs (bool): Whether it trains or tests.
+        configs (str | None): As argparse's ``nargs``, for commands that take several configs.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
+    parser.add_argument('config', nargs=configs, help='config file of mmdet, mmseg or mmpretrain; package::path is one '
+                        'that a package brings along, as in mmpretrain::resnet/resnet50_8xb32_in1k.py')
     parser.add_argument('--cfg-options', nargs='+', action=_KeyValues, metavar='KEY=VALUE',
                         help='override settings of the config, e.g. train_dataloader.batch_size=4 or key="[a,b]"')
     if not runs:
@@ -56,6 +64,30 @@ def make_parser(description, runs=True):
     return parser
 
 
+def find_config(config):
+    """The file of a config that is named by its path, or as ``package::path`` below a package's configs.
+
+    Raises:
+        ConfigError: There is no such file; the message names those whose names are near.
+    """
+    package, colons, name = config.rpartition('::')
+    folder = Path('configs')
+    if colons:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        if spec is None:
+            raise ConfigError(f'{config} is a config of {package}, which is not installed')
+        home = Path(spec.origin).parent
+        folder = home / '.mim/configs'
+        if package == 'plugconv_mm' and not folder.is_dir():  # a clone that was not installed
+            folder = home.parent / 'configs'
+    file = folder / name if colons else Path(config)
+    if not file.is_file():
+        near = difflib.get_close_matches(file.name, [p.name for p in folder.rglob('*.py')], n=2)
+        hint = f' Did you mean {" or ".join(near)}?' if near else ''
+        raise ConfigError(f'there is no config {config}.{hint}')
+    return file
+
+
 def load_config(args):
     """Read ``args.config`` and merge what every command line may change.
 
@@ -63,17 +95,16 @@ def load_config(args):
         ConfigError: The file cannot be read, or an option does not fit it.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not Path(args.config).is_file():
-        near = difflib.get_close_matches(Path(args.config).name, [p.name for p in Path('configs').rglob('*.py')], n=2)
-        hint = f' Did you mean {" or ".join(near)}?' if near else ''
-        raise ConfigError(f'there is no config {args.config}.{hint}')
+    file = find_config(args.config)
     if not is_installed(MODULE2PACKAGE['mmseg']):
         MODULE2PACKAGE['mmseg'] = 'mmseg'  # the continuation of mmsegmentation has another name; 'mmseg::' finds it so
     if not hasattr(config_utils.load, 'cache_info'):
         # For each base of another package mmengine reads all the metafiles of that package.
         config_utils.load = functools.cache(config_utils.load)
     try:
-        cfg = Config.fromfile(args.config)
+        # Said to be of the style with _base_, it may have bases that import packages, as RepLKNet's in mmpretrain does.
+        is_old = re.search(r'^_base_\s*=', file.read_text(encoding='utf-8'), re.MULTILINE)
+        cfg = Config.fromfile(file, lazy_import=False if is_old else None)
     except Exception as error:  # a config is code of the user's: whatever goes wrong in it is theirs to mend
         raise ConfigError(f'cannot read the config {args.config}: {type(error).__name__}: {error}') from error
     if args.cfg_options:
@@ -84,7 +115,7 @@ def load_config(args):
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+        cfg.work_dir = str(Path('work_dirs') / file.stem)
     cfg.launcher = args.launcher
     if args.launcher != 'none' and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)

@@ -1,0 +1,154 @@
+"""Models side by side: parameters, multiply-adds, latency and memory, of the whole and of each part."""
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from plugconv_mm.analysis.flops import PARTS, measure, padded_shape, run_parts
+from plugconv_mm.analysis.memory import watched, weight_bytes
+from plugconv_mm.analysis.timing import interleaved
+from plugconv_mm.ops import ParC2d
+
+
+@dataclass
+class Cost:
+    """Of a model, or of a part of one.
+
+    Attributes:
+        params: Parameters.
+        macs: Multiply-adds of one picture; of ParC layers whose backend is 'auto' as Fast-ParC.
+        milliseconds: Latency of a batch, of each round.
+        memory: Bytes that are held at once while it runs, at most: the weights of the whole model, the pictures, and
+            what was computed and is still needed.
+    """
+    params: int
+    macs: int
+    milliseconds: list[float] = field(default_factory=list)
+    memory: int = 0
+
+    @property
+    def latency(self) -> tuple[float, float, float]:
+        """Median, lower and upper quartile, in milliseconds."""
+        if len(self.milliseconds) < 2:
+            return (self.milliseconds[0], ) * 3
+        low, median, high = statistics.quantiles(self.milliseconds, n=4, method='inclusive')
+        return median, low, high
+
+
+@dataclass
+class Report:
+    """What :func:`compare` found of a model.
+
+    Attributes:
+        name: Of the model.
+        shape: Height and width of the pictures, as padded for this model.
+        batch: Pictures at once.
+        whole: The model.
+        parts: Its backbone, neck and head, those that it has.
+        backends: How many ParC layers ran in which form, ``'spatial'``, ``'fft'`` or ``'gemm'``.
+    """
+    name: str
+    shape: tuple[int, int]
+    batch: int
+    whole: Cost
+    parts: dict[str, Cost]
+    backends: dict[str, int]
+
+
+def compare(models: dict[str, nn.Module], shape: tuple[int, int], batch: int = 1, device: str = 'cpu',
+            rounds: int = 10, progress: Callable[[str], object] = lambda line: None) -> list[Report]:
+    """Measure models in evaluation mode, side by side.
+
+    Timed and followed is the very work whose multiply-adds are counted, see :func:`plugconv_mm.analysis.measure`: all
+    layers of the network, without what sorts and crops (decoding, NMS, RoIAlign). So figures do not depend on what
+    random weights happen to detect.
+
+    Args:
+        models: Detectors, segmentors, classifiers or backbones by name, on the CPU. They are moved to `device`.
+        shape: Height and width of the pictures, in pixels.
+        batch: Pictures at once.
+        device: Where they run.
+        rounds: Times that each model is timed; each round times all of them, in an order drawn anew.
+        progress: Told what is being done.
+
+    Raises:
+        NotImplementedError: A kind of head that is not known.
+
+    Example:
+        >>> from torch import nn
+        >>> models = {f'{k}x{k}': nn.Conv2d(3, 8, k, padding=k // 2, bias=False) for k in (1, 3)}
+        >>> for report in compare(models, (32, 32), rounds=2):
+        ...     print(report.name, report.whole.params, report.whole.macs)
+        1x1 24 24576
+        3x3 216 221184
+    """
+    reports, calls = [], {}
+    for name, model in models.items():
+        progress(f'{name}: parameters, multiply-adds, memory')
+        padded = padded_shape(model, shape)
+        cost = measure(model, padded)
+        model.to(device).eval()
+        pictures = torch.rand(batch, 3, *padded, device=device)
+        memory, backends = _first_call(model, pictures, device)
+        parts = {part: Cost(cost.params[part], sum(cost.macs[part].values()), memory=memory[part])
+                 for part in PARTS if part in memory}
+        whole = Cost(cost.total_params, cost.total_macs(), memory=max(memory.values()))
+        reports.append(Report(name, padded, batch, whole, parts, dict(backends.most_common())))
+        calls[name] = lambda model=model, pictures=pictures: _clocked(model, pictures, device)
+    done = iter(range(1, rounds + 1))
+    times = interleaved(calls, rounds, warm_ups=1, after_round=lambda: progress(f'round {next(done)} of {rounds}'))
+    for report in reports:
+        for parts in times[report.name]:
+            report.whole.milliseconds.append(sum(parts.values()))
+            for part, milliseconds in parts.items():
+                report.parts[part].milliseconds.append(milliseconds)
+    return reports
+
+
+def _first_call(model: nn.Module, pictures: torch.Tensor, device: str) -> tuple[dict[str, int], Counter]:
+    """The most bytes held in each part, and the forms that ParC takes; with what layers derive from their weights."""
+    memory, backends = {}, Counter()
+    held = weight_bytes(model) + pictures.numel() * pictures.element_size()
+    hooks = [layer.register_forward_pre_hook(lambda layer, args: backends.update([layer.select_backend(args[0])]))
+             for layer in model.modules() if isinstance(layer, ParC2d)]
+
+    @contextmanager
+    def followed(part: str) -> Iterator[None]:
+        nonlocal held
+        with watched(device) as found:
+            yield
+        memory[part] = held + found.peak
+        held += found.left
+
+    with torch.inference_mode():
+        run_parts(model, pictures, followed)
+    for hook in hooks:
+        hook.remove()
+    return memory, backends
+
+
+def _clocked(model: nn.Module, pictures: torch.Tensor, device: str) -> dict[str, float]:
+    """Milliseconds of each part."""
+    times = {}
+
+    @contextmanager
+    def clock(part: str) -> Iterator[None]:
+        _wait(device)
+        begin = time.perf_counter()
+        yield
+        _wait(device)
+        times[part] = 1e3 * (time.perf_counter() - begin)
+
+    with torch.inference_mode():
+        run_parts(model, pictures, clock)
+    return times
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize(device)

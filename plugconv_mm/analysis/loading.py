@@ -1,0 +1,142 @@
+"""Models for the analyses: built from configs, with random weights or those of a checkpoint."""
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from plugconv_mm.checkpoint import load_from_local, state_dict_of
+from plugconv_mm.engine.launch import ConfigError
+
+# What a model is, by the first of its classes that is here.
+_TASKS = {
+    'ImageClassifier': 'classifier',
+    'CascadeEncoderDecoder': None,
+    'EncoderDecoder': 'segmentor',
+    'SingleStageDetector': 'detector',
+    'SingleStageInstanceSegmentor': 'detector',
+    'TwoStageDetector': 'detector',
+}
+# What a checkpoint of a backbone may hold beyond a backbone of dense prediction, or one with other outputs: norms of
+# outputs, and classifiers.
+_BESIDE = re.compile(r'(backbone\.)?(norm\d?|fc|head|classifier)\.')
+
+
+def build_part(cfg: Config, settings: dict | list) -> nn.Module:
+    """Build a model, or a part of one, and initialise it as the config says, but without reading weights.
+
+    Args:
+        cfg: The config, which tells the registry.
+        settings: The model or the part, such as ``cfg.model.backbone``.
+    """
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # else every parameter is listed with how it was initialised
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            part = MODELS.build(_from_scratch(settings))
+        for module in part if isinstance(part, nn.Sequential) else [part]:
+            if hasattr(module, 'init_weights'):
+                module.init_weights()
+    finally:
+        logger.setLevel(level)
+    part.eval()  # of mmpretrain's backbones it returns None
+    return part
+
+
+def is_whole_model(cfg: Config, settings: dict) -> bool:
+    """Whether the type in these settings is a model of a task, with its own preprocessing, and not a backbone."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), \
+            MODELS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(settings['type']) if isinstance(settings['type'], str) else settings['type']
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _from_scratch(node):
+    """A copy of a config without the weights that it starts from."""
+    if isinstance(node, Mapping):
+        kept = {key: _from_scratch(value) for key, value in node.items()
+                if not (key == 'init_cfg' and isinstance(value, Mapping) and value.get('type') == 'Pretrained')}
+        return type(node)(kept | ({'pretrained': None} if isinstance(kept.get('pretrained'), str) else {}))
+    return type(node)(map(_from_scratch, node)) if isinstance(node, (list, tuple)) else node
+
+
+def build_task(cfg: Config, name: str) -> tuple[nn.Module, str]:
+    """Build the model of a config.
+
+    Args:
+        cfg: The config.
+        name: For messages.
+
+    Returns:
+        The model, and its task: 'classifier', 'detector', 'segmentor', or 'backbone' for a bare one.
+
+    Raises:
+        ConfigError: A model of another task.
+    """
+    if not isinstance(cfg.get('model'), dict) or 'type' not in cfg.model:
+        raise ConfigError(f'{name} has no model')
+    model = build_part(cfg, cfg.model)
+    kinds = [kind.__name__ for kind in type(model).__mro__]
+    task = next((_TASKS[kind] for kind in kinds if kind in _TASKS), None)
+    if not isinstance(model, BaseModel):
+        task = 'backbone'
+    if task is None:
+        raise ConfigError(f'{name} is a {kinds[0]}, whose task is not supported here: it should be an image classifier '
+                          'of mmpretrain, an encoder-decoder of mmseg, or a detector of mmdet with one or two stages')
+    return model, task
+
+
+def load_weights(model: nn.Module, filename: str | Path, parts: tuple[str, ...] = ('', )) -> dict:
+    """Load a checkpoint, ours or published, into a model that has to be the one it was made from.
+
+    Args:
+        model: The model, or a part of it.
+        filename: The file.
+        parts: Prefixes of the weights that have to be there, such as ``('backbone.', 'neck.')``; others are left as
+            they are. A checkpoint of a bare backbone serves where only ``'backbone.'`` is asked for.
+
+    Returns:
+        What lies beside the weights: ``checkpoint['meta']``.
+
+    Raises:
+        ConfigError: There is no such file, or it holds the weights of another model.
+        ValueError: The file is no checkpoint.
+    """
+    if not Path(filename).is_file():
+        raise ConfigError(f'there is no checkpoint {filename}')
+    checkpoint = load_from_local(str(filename), map_location='cpu')
+    state, own = state_dict_of(checkpoint), model.state_dict()
+    if parts == ('backbone.', ) and not any(key.startswith(parts) for key in state):
+        state = {f'backbone.{key}': value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if key.startswith(parts)}
+    missing = [key for key in own if key.startswith(parts) and key not in state and 'num_batches_tracked' not in key]
+    unknown = [key for key in state if key not in own and (parts == ('', ) or not _BESIDE.match(key))]
+    other = [key for key in state if key in own and state[key].shape != own[key].shape]
+    if missing or unknown or other:
+        said = [f'{len(keys)} weights {what}, e.g. {keys[0]}' for keys, what in (
+            (missing, 'of the model are not in it'), (unknown, 'in it are not of the model'),
+            (other, 'have another shape')) if keys]
+        raise ConfigError(f'{filename} is a checkpoint of another model: {"; ".join(said)}')
+    model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+    meta = checkpoint.get('meta')
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def check_device(device: str) -> str:
+    """The device, if this machine has it.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f'--device {device} cannot be used: {str(error).splitlines()[0]}') from error
+    return device

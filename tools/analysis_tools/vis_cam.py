@@ -1,0 +1,163 @@
+"""Grad-CAM of classifiers, detectors and segmentors: each picture beside the map of every model, as a grid.
+
+What is explained is the score of a class: of a classifier for the picture, of a detector for a box, of a segmentor for
+where it sees the class. Give the baseline first.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.utils import ProgressBar
+
+from plugconv_mm.analysis.class_activation import box_score, class_score, grad_cam, region_score
+from plugconv_mm.analysis.loading import build_task, check_device, load_weights
+from plugconv_mm.analysis.pictures import find_pictures, read_picture
+from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__, runs=False, configs='+')
+    parser.add_argument('--images', required=True, metavar='PATH', help='a picture, or a folder of pictures')
+    parser.add_argument('--num', type=int, default=8, help='pictures of the folder at most (default: 8)')
+    parser.add_argument('--checkpoint', nargs='+', metavar='FILE', help='weights, one file for each config; none means '
+                        'random weights (default: all random)')
+    parser.add_argument('--class', dest='category', metavar='CLASS', help='name of a class, or its index from 0; of a '
+                        'classifier by default the one that the first model finds')
+    parser.add_argument('--box', nargs=4, type=float, metavar=('X1', 'Y1', 'X2', 'Y2'),
+                        help='for detectors, in pixels of the picture')
+    parser.add_argument('--layer', nargs='+', metavar='NAME', help='module whose map explains the score, one for all '
+                        'configs or one for each (default: the last map of the backbone)')
+    parser.add_argument('--names', nargs='+', help='of the models, in the picture')
+    parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/cam.png'), metavar='FILE.png',
+                        help='default: work_dirs/cam.png')
+    args = parser.parse_args(argv)
+    for name in ('checkpoint', 'names', 'layer'):
+        given = getattr(args, name)
+        if given and len(given) != len(args.config) and not (name == 'layer' and len(given) == 1):
+            parser.error(f'--{name} takes one for each of the {len(args.config)} configs, got {len(given)}')
+    if args.num < 1:
+        parser.error(f'--num should be at least 1, got {args.num}')
+    if args.box and not (0 <= args.box[0] < args.box[2] and 0 <= args.box[1] < args.box[3]):
+        parser.error(f'--box takes X1 Y1 X2 Y2 with X1 < X2 and Y1 < Y2, got {args.box}')
+    if args.out.suffix != '.png':
+        parser.error(f'--out should end in .png, got {args.out}')
+    return args
+
+
+class Model:
+    """A model of a config, the pictures as its test pipeline makes them, and the names of its classes."""
+
+    def __init__(self, config, checkpoint, args):
+        self.config = config
+        self.cfg = load_config(argparse.Namespace(**{**vars(args), 'config': config}))
+        torch.manual_seed(0)
+        self.model, self.task = build_task(self.cfg, config)
+        if self.task == 'backbone':
+            raise ConfigError(f'{config} is a backbone alone, which scores no class')
+        dataset = (self.cfg.get('test_dataloader') or {}).get('dataset')
+        while dataset and 'dataset' in dataset:
+            dataset = dataset['dataset']
+        if not dataset or not dataset.get('pipeline'):
+            raise ConfigError(f'{config} has no test_dataloader.dataset.pipeline, which says how pictures are made')
+        meta = {} if checkpoint == 'none' else load_weights(self.model, checkpoint)
+        self.model.to(args.device)
+        with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope')):
+            self.pipeline = [TRANSFORMS.build(step) for step in dataset.pipeline
+                             if not step['type'].endswith('Annotations')]
+            with DATASETS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(dataset.type)
+        known = (meta.get('dataset_meta') or {}, dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {}),
+                 {'classes': meta.get('CLASSES')})
+        self.classes = next((list(item['classes']) for item in known if item.get('classes')), [])
+
+    def category(self, text):
+        """The index of a class."""
+        if text.isdigit():
+            return int(text)
+        if text not in self.classes:
+            said = ', '.join(self.classes[:12]) + ', ...' * (len(self.classes) > 12)
+            raise ConfigError(f'{self.config} knows no class {text}' + (f'; it knows {said}' if said else '; give its '
+                                                                        'index, as the names are not known'))
+        return self.classes.index(text)
+
+    def inputs(self, file):
+        """The picture that the model is shown, RGB; the tensor that it takes; and how far it was scaled, (x, y)."""
+        data = dict(img_path=str(file), img_id=0)
+        for step in self.pipeline:
+            data = step(data)
+        shown = data['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
+        scale = data['data_samples'].metainfo.get('scale_factor', (1., 1.))
+        with torch.no_grad():
+            tensor = self.model.data_preprocessor(
+                dict(inputs=[data['inputs']], data_samples=[data['data_samples']]), False)['inputs']
+        return np.ascontiguousarray(shown), tensor, tuple(map(float, scale[:2]))
+
+    @torch.no_grad()
+    def best_class(self, tensor):
+        """Of a classifier."""
+        feats = self.model.backbone(tensor)
+        feats = self.model.neck(feats) if getattr(self.model, 'neck', None) is not None else feats
+        return int(self.model.head(feats)[0].argmax())
+
+    def explain(self, file, category, box, layer):
+        """A panel: the picture and the map over it."""
+        picture, tensor, scale = self.inputs(file)
+        if self.task == 'detector':
+            box = [value * scale[i % 2] for i, value in enumerate(box)]
+            if box[0] >= picture.shape[1] or box[1] >= picture.shape[0]:
+                raise ConfigError(f'the box is outside {file}')
+        score = (class_score(category) if self.task == 'classifier' else
+                 region_score(category) if self.task == 'segmentor' else box_score(category, box))
+        found, value = grad_cam(self.model, tensor, score, layer)
+        height, width = picture.shape[:2]  # without what the model pads
+        return dict(picture=picture, map=found[:height, :width], box=box if self.task == 'detector' else None,
+                    value=value)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with plain_errors('vis_cam.py'):
+        check_device(args.device)
+        files = find_pictures(args.images)[:args.num]
+        for file in files:
+            read_picture(file)  # before anything is computed
+        names = args.names or [Path(config.rpartition('::')[2]).stem for config in args.config]
+        checkpoints = args.checkpoint or ['none'] * len(names)
+        models = [Model(config, checkpoint, args) for config, checkpoint in zip(args.config, checkpoints, strict=True)]
+        layers = args.layer or [None]
+        layers = layers * len(models) if len(layers) == 1 else layers
+        task = models[0].task
+        if any(model.task != task for model in models):
+            raise ConfigError('the configs are of several tasks: ' + ', '.join(model.task for model in models))
+        if task == 'detector' and (args.box is None or args.category is None):
+            raise ConfigError('for a detector, --box X1 Y1 X2 Y2 and --class say what to explain')
+        if task == 'segmentor' and args.category is None:
+            raise ConfigError('for a segmentor, --class says what to explain')
+        rows, lines = [], []
+        bar = ProgressBar(len(files) * len(models), bar_width=30, file=sys.stderr)
+        for file in files:
+            row, category = [], args.category
+            if category is None:
+                category = str(models[0].best_class(models[0].inputs(file)[1]))
+            for name, model, layer in zip(names, models, layers, strict=True):
+                index = model.category(category)
+                panel = model.explain(file, index, args.box, layer)
+                label = model.classes[index] if index < len(model.classes) else f'class {index}'
+                if not row:
+                    row.append(dict(panel, map=None, title=f'{file.name}: {label}'))
+                row.append(dict(panel, title=name))
+                lines.append(f'{file.name}  {name}  {label}  score {panel["value"]:.3f}')
+                bar.update()
+            rows.append(row)
+        print(file=sys.stderr)
+        from plugconv_mm.visualization import save_overlays
+        save_overlays(args.out, rows)
+        print('\n'.join(lines) + f'\nwritten: {args.out}')
+
+
+if __name__ == '__main__':
+    main()
