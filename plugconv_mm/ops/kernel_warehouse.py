@@ -464,7 +464,8 @@ class KWLinear(_KWLayer):
             return F.linear(x, weight[0], self.bias)
         if x.device.type == 'cpu' and not exporting():  # where one product for each sample takes the bias along
             return torch.stack([F.linear(sample, w, self.bias) for sample, w in zip(x, weight, strict=True)])
-        y = (x.reshape(x.shape[0], -1, self.in_features) @ weight.transpose(1, 2)).view(*x.shape[:-1], self.out_features)
+        y = x.reshape(x.shape[0], -1, self.in_features) @ weight.transpose(1, 2)
+        y = y.view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
