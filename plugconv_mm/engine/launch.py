@@ -41,9 +41,14 @@ class _KeyValues(DictAction):
             parser.error(f'{option_string} takes key=value pairs, such as train_cfg.max_epochs=12, got {values}')
 
 
-def make_parser(description, runs=True):
-    """The options that commands with a config have in common; those that run it have more of them."""
+def make_parser(description, runs=True, first=None):
+    """The options that commands with a config have in common; those that run it have more of them.
+
+    ``first`` is an argument before the config, as (name, help).
+    """
     parser = argparse.ArgumentParser(description=description)
+    if first:
+        parser.add_argument(first[0], help=first[1])
     parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
     parser.add_argument('--cfg-options', nargs='+', action=_KeyValues, metavar='KEY=VALUE',
                         help='override settings of the config, e.g. train_dataloader.batch_size=4 or key="[a,b]"')
