@@ -248,7 +248,10 @@ def _difference(session, reference: nn.Module, pictures: Tensor) -> float:
     """The largest difference of any output, in deviations of that output."""
     with torch.no_grad():
         expected = reference(pictures)
-    outputs = session.run(None, {'input': pictures.numpy()})
+    try:
+        outputs = session.run(None, {'input': pictures.numpy()})
+    except Exception as error:
+        raise ExportError(f'ONNX Runtime fails with a batch of {len(pictures)}: {str(error).splitlines()[0]}') from error
     differences = []
     for got, want in zip(outputs, expected, strict=True):
         if got.shape != tuple(want.shape):

@@ -460,9 +460,10 @@ class KWLinear(_KWLayer):
             raise ValueError(f'expected (N, ..., {self.in_features}), got {tuple(x.shape)}')
         axes = tuple(range(1, x.dim() - 1))
         weight = self.kernels(x.mean(axes) if axes else x)[:, :, 0, 0]
-        if len(x) == 1 and not exporting():
+        batched = exporting()  # to ask for the number of samples would fix it
+        if not batched and len(x) == 1:
             return F.linear(x, weight[0], self.bias)
-        if x.device.type == 'cpu' and not exporting():  # where one product for each sample takes the bias along
+        if not batched and x.device.type == 'cpu':  # where one product for each sample takes the bias along
             return torch.stack([F.linear(sample, w, self.bias) for sample, w in zip(x, weight, strict=True)])
         y = x.reshape(x.shape[0], -1, self.in_features) @ weight.transpose(1, 2)
         y = y.view(*x.shape[:-1], self.out_features)
