@@ -62,6 +62,7 @@ setup(
         'onedl': read_requirements('onedl'),
         'openmmlab': read_requirements('openmmlab'),
         'demo': read_requirements('demo'),
+        'onnx': read_requirements('onnx'),
         'tests': read_requirements('tests'),
         'dev': read_requirements('tests') + read_requirements('build'),
     },

@@ -1,7 +1,6 @@
 """Predictions on pictures of the user's own, drawn: boxes and masks, label maps, or the name of a class."""
 import os
 import sys
-from pathlib import Path
 
 import cv2
 import mmcv

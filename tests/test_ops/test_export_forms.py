@@ -3,7 +3,16 @@ import pytest
 import torch
 from torch import nn
 
-from plugconv_mm.ops import GlobalLocalFilter, KernelWarehouse, KWConv2d, KWLinear, ParC2d, gnconv, kernel_warehouse, parc
+from plugconv_mm.ops import (
+    GlobalLocalFilter,
+    KernelWarehouse,
+    KWConv2d,
+    KWLinear,
+    ParC2d,
+    gnconv,
+    kernel_warehouse,
+    parc,
+)
 from plugconv_mm.ops.dft import dft_matrix, irdft_matrix, rdft_matrix
 
 sizes = pytest.mark.parametrize('size', [(1, 1), (2, 3), (7, 10), (14, 9), (16, 21)], ids=str)
