@@ -251,7 +251,8 @@ def _difference(session, reference: nn.Module, pictures: Tensor) -> float:
     try:
         outputs = session.run(None, {'input': pictures.numpy()})
     except Exception as error:
-        raise ExportError(f'ONNX Runtime fails with a batch of {len(pictures)}: {str(error).splitlines()[0]}') from error
+        raise ExportError(f'ONNX Runtime fails with a batch of {len(pictures)}: '
+                          f'{str(error).splitlines()[0]}') from error
     differences = []
     for got, want in zip(outputs, expected, strict=True):
         if got.shape != tuple(want.shape):
