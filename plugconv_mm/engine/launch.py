@@ -357,7 +357,7 @@ def explain(error):
 
 # Where mmengine, mmcv and the packages on them keep the name that they look up.
 _NAMES_OF_TYPES = ('obj_type', 'layer_type', 'scheduler_type', 'collate_fn_type', 'worker_init_fn_type',
-                   'model_wrapper_type', 'key')
+                   'model_wrapper_type')
 _PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'plugconv_mm')
 
 
@@ -373,23 +373,19 @@ def _unknown_type(error, frames):
         if package not in _PACKAGES:
             continue  # what the lookup gave was called there
         variables = frame.f_locals
-        registry = variables.get('registry', variables.get('self'))
-        for variable in _NAMES_OF_TYPES:
-            name = variables.get(variable)
-            if not isinstance(name, str):
-                continue
-            if not isinstance(registry, Registry):
-                registry = FUNCTIONS if variable in ('collate_fn_type', 'worker_init_fn_type') else MODELS
-            if not _is_found(registry, name):
-                return name, registry
-        return None
+        if isinstance(variables.get('self'), Registry):
+            return (variables['key'], variables['self']) if 'key' in variables else None
+        variable = next((v for v in _NAMES_OF_TYPES if isinstance(variables.get(v), str)), None)
+        if variable is None:
+            return None
+        registry = variables.get('registry', FUNCTIONS if variable.endswith('_fn_type') else MODELS)
+        return None if _is_found(registry, variables[variable]) else (variables[variable], registry)
     return None
 
 
 def _is_found(registry, name):
-    with contextlib.suppress(Exception):
-        with registry.switch_scope_and_registry(None) as scoped:
-            return scoped.get(name) is not None
+    with contextlib.suppress(RuntimeError), registry.switch_scope_and_registry(None) as scoped:
+        return scoped.get(name) is not None
     return False
 
 
