@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config import utils as config_utils
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS, RUNNERS, Registry
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS, OPTIMIZERS, RUNNERS, Registry
 from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
@@ -25,6 +25,7 @@ from plugconv_mm.analysis import build_model
 from plugconv_mm.checkpoint import load_from_local, state_dict_of
 from plugconv_mm.datasets import DataError, check_digits
 from plugconv_mm.engine.hooks import NonFiniteError, ParCBackendHook
+from plugconv_mm.registry import PlugInRegistry
 
 
 class ConfigError(RuntimeError):
@@ -366,7 +367,7 @@ def _unknown_type(error, frames):
 
     The places that look types up fail in ways of their own, some without the name: it is among their variables.
     """
-    if not isinstance(error, (KeyError, RuntimeError, TypeError, AttributeError)):
+    if not isinstance(error, (KeyError, RuntimeError, TypeError, AttributeError, AssertionError)):
         return None
     for frame, _ in reversed(frames):
         package = frame.f_globals.get('__name__', '').partition('.')[0]
@@ -375,6 +376,8 @@ def _unknown_type(error, frames):
         variables = frame.f_locals
         if isinstance(variables.get('self'), Registry):
             return (variables['key'], variables['self']) if 'key' in variables else None
+        if 'optimizer_cls' in variables and variables['optimizer_cls'] is None:
+            return variables['self'].optimizer_cfg['type'], OPTIMIZERS
         variable = next((v for v in _NAMES_OF_TYPES if isinstance(variables.get(v), str)), None)
         if variable is None:
             return None
@@ -418,7 +421,8 @@ def _explain_unknown(name, registry):
 def _names(registry: Registry):
     """What this registry and those below it know, as 'scope.Name'."""
     registry.import_from_location()
-    for name in registry.module_dict:
+    declared = registry.declared() if isinstance(registry, PlugInRegistry) else ()
+    for name in {*registry.module_dict, *declared}:
         yield f'{registry.scope}.{name}'
     for child in registry.children.values():
         yield from _names(child)

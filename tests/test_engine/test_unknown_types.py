@@ -61,7 +61,7 @@ def config(tmp_path):
     loader = dict(batch_size=1, dataset=dict(type='UnknownTypesData'), sampler=dict(type='DefaultSampler'),
                   collate_fn=dict(type='pseudo_collate'))
     return Config(dict(
-        default_scope='mmdet', work_dir=str(tmp_path), log_level='ERROR', experiment_name='unknown',
+        default_scope='mmdet', work_dir=str(tmp_path), log_level='ERROR', experiment_name=tmp_path.name,
         model=dict(type='UnknownTypesModel', act_cfg=dict(type='ReLU'), norm_cfg=dict(type='BN'),
                    init_cfg=dict(type='Normal', layer='Conv2d')),
         train_dataloader=loader, val_dataloader=loader, val_evaluator=dict(type='UnknownTypesMetric'),
@@ -120,7 +120,9 @@ def test_unknown_type(place, given, near, config):
         node = node[int(key)] if key.isdigit() else node[key]
     if last == 'pipeline':
         node[last] = [value]
-    elif last in ('sampler', 'collate_fn', 'init_cfg', 'train_cfg') and last in node:
+    elif last == 'train_cfg':
+        node[last] = dict(type=given, max_epochs=1)
+    elif last in ('sampler', 'collate_fn', 'init_cfg') and last in node:
         node[last]['type'] = given
     else:
         node[last] = value
