@@ -406,8 +406,11 @@ def _explain_unknown(name, registry):
                                                        not full.startswith('plugconv_mm.'), full)):
         if not named or full.startswith(f'{named}.'):
             known.setdefault(full.rpartition('.')[2], full)
-    near = [bare] if bare in known else difflib.get_close_matches(bare, known, n=3, cutoff=0.7)
-    suggested = [known[match] for match in near]
+    if bare in known:
+        suggested = [known[bare]]
+    else:  # capitals are where names are mistaken most
+        lower = {match.lower(): full for match, full in reversed(known.items())}
+        suggested = [lower[m] for m in difflib.get_close_matches(bare.lower(), lower, n=3, cutoff=0.7)]
     message = f'the config names {name}, which is not a {kind} that {named or scope} knows.'
     if suggested:
         message += f' Did you mean {" or ".join(f"type={full!r}" for full in suggested)}?'
