@@ -32,6 +32,11 @@ class PlugInRegistry(root.Registry):
                 getattr(sys.modules[location], name, None)
         return super().get(key)
 
+    def declared(self):
+        """The names of the plug-ins, those too that were never asked for."""
+        self.import_from_location()
+        return [name for location in self._locations for name in sys.modules[location].__all__]
+
 
 MODELS = PlugInRegistry('model', parent=root.MODELS, scope='plugconv_mm', locations=['plugconv_mm.models'])
 HOOKS = PlugInRegistry('hook', parent=root.HOOKS, scope='plugconv_mm', locations=['plugconv_mm.engine.hooks'])

@@ -395,7 +395,7 @@ class Environment:
     def setup_steps(self):
         torch, torchvision = (pinned(name).replace('==', ' ') for name in ('torch', 'torchvision'))
         requirements = [REQUIREMENTS / f'{name}.txt'
-                        for name in ('build', 'runtime', 'onedl', 'analysis', 'demo', 'tests')]
+                        for name in ('build', 'runtime', 'onedl', 'analysis', 'demo', 'onnx', 'tests')]
         return (
             Step('venv', f'virtual environment in {self.venv}', 'about 10 s', (requirements[0], ), self.make_venv),
             Step('torch', f'{torch}, {torchvision}', 'about 1 min, 3 GB', (CONSTRAINTS, requirements[1]),

@@ -19,12 +19,15 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config import utils as config_utils
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS, Registry
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS, OPTIMIZERS, RUNNERS, Registry
 from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
+from plugconv_mm.analysis import build_model
+from plugconv_mm.checkpoint import load_from_local, state_dict_of
 from plugconv_mm.datasets import DataError, check_digits
 from plugconv_mm.engine.hooks import NonFiniteError, ParCBackendHook
+from plugconv_mm.registry import PlugInRegistry
 
 
 class ConfigError(RuntimeError):
@@ -41,15 +44,18 @@ class _KeyValues(DictAction):
             parser.error(f'{option_string} takes key=value pairs, such as train_cfg.max_epochs=12, got {values}')
 
 
-def make_parser(description, runs=True, configs=None):
+def make_parser(description, runs=True, configs=None, first=None):
     """The options that commands with a config have in common; those that run it have more of them.
 
     Args:
         description (str): What the command does.
         runs (bool): Whether it trains or tests.
         configs (str | None): As argparse's ``nargs``, for commands that take several configs.
+        first (tuple[str, str] | None): Name and help of an argument before the config.
     """
     parser = argparse.ArgumentParser(description=description)
+    if first:
+        parser.add_argument(first[0], help=first[1])
     parser.add_argument('config', nargs=configs, help='config file of mmdet, mmseg or mmpretrain; package::path is one '
                         'that a package brings along, as in mmpretrain::resnet/resnet50_8xb32_in1k.py')
     parser.add_argument('--cfg-options', nargs='+', action=_KeyValues, metavar='KEY=VALUE',
@@ -315,6 +321,49 @@ def build_runner(cfg):
     return runner
 
 
+def build_with_weights(cfg, checkpoint):
+    """The model of a config in evaluation mode, with the weights of a checkpoint.
+
+    Its ``dataset_meta`` holds names and colours of the classes, of the checkpoint or else of the config's test data;
+    None where neither tells.
+
+    Args:
+        cfg (Config): The whole config.
+        checkpoint (str): A file; published ones are taken as they are.
+
+    Raises:
+        ConfigError: The config has no model, or the checkpoint is of another one.
+    """
+    if not cfg.get('model'):
+        raise ConfigError('the config has no model')
+    model = build_model(cfg)
+    loaded = load_from_local(checkpoint, 'cpu')
+    state, own = state_dict_of(loaded), model.state_dict()
+    wrong = {'is missing in it': [key for key in own if key not in state],
+             'is not in the model': [key for key in state if key not in own],
+             'has another shape': [key for key in own if key in state and own[key].shape != state[key].shape]}
+    if any(wrong.values()):
+        fit = len(own) - len(wrong['is missing in it']) - len(wrong['has another shape'])
+        reasons = '; '.join(f'{keys[0]}' + (f' and {len(keys) - 1} more' if len(keys) > 1 else '') + f' {what}'
+                            for what, keys in wrong.items() if keys)
+        raise ConfigError(f'{checkpoint} is a checkpoint of another model than the config: of the model\'s {len(own)} '
+                          f'tensors {fit} fit. {reasons}. Give the config that it was trained with')
+    model.load_state_dict(state)
+    meta = loaded.get('meta') or {}
+    model.dataset_meta = meta.get('dataset_meta') or _meta_of_data(cfg)
+    return model.eval()
+
+
+def _meta_of_data(cfg):
+    """Names and colours of the classes of the test data, or None."""
+    for dataset in _datasets((cfg.get('test_dataloader') or {}).get('dataset')):
+        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+        if meta:
+            return meta
+    return None
+
+
 @contextlib.contextmanager
 def plain_errors(program):
     """End with one message, and exit code 1, where the user can mend it; PLUGCONV_TRACEBACK=1 shows the traceback."""
@@ -343,12 +392,12 @@ def explain(error):
     if isinstance(error, (ValueError, OSError)) and any(
             frame.f_globals.get('__name__') == 'plugconv_mm.checkpoint' for frame, _ in frames):
         return str(error)
+    unknown = _unknown_type(error, frames)
+    if unknown:
+        return _explain_unknown(*unknown)
     builds = [frame for frame, _ in frames if frame.f_code.co_name == 'build_from_cfg' and 'registry' in frame.f_locals]
     if not builds:
         return None
-    unknown = re.match(r'[\'"]?(\S+) is not in the (\S+)::(.+?) registry', str(error))
-    if isinstance(error, KeyError) and unknown:
-        return _explain_unknown(*unknown.groups(), builds[-1].f_locals['registry'])
     wrong_arguments = isinstance(error, TypeError) and re.search(r'\bargument', str(error))
     if wrong_arguments or isinstance(error, (ValueError, AssertionError, ImportError, NotImplementedError)):
         what = builds[-1].f_locals.get('obj_type', '')
@@ -359,18 +408,61 @@ def explain(error):
     return None
 
 
-def _explain_unknown(name, scope, kind, registry):
-    root = registry
-    while root.parent is not None:
-        root = root.parent
+# Where mmengine, mmcv and the packages on them keep the name that they look up.
+_NAMES_OF_TYPES = ('obj_type', 'layer_type', 'scheduler_type', 'collate_fn_type', 'worker_init_fn_type',
+                   'model_wrapper_type')
+_PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'plugconv_mm')
+
+
+def _unknown_type(error, frames):
+    """The name, and the registry that does not know it, where that is what an error comes from; else None.
+
+    The places that look types up fail in ways of their own, some without the name: it is among their variables.
+    """
+    if not isinstance(error, (KeyError, RuntimeError, TypeError, AttributeError, AssertionError)):
+        return None
+    for frame, _ in reversed(frames):
+        package = frame.f_globals.get('__name__', '').partition('.')[0]
+        if package not in _PACKAGES:
+            continue  # what the lookup gave was called there
+        variables = frame.f_locals
+        if isinstance(variables.get('self'), Registry):
+            return (variables['key'], variables['self']) if 'key' in variables else None
+        if 'optimizer_cls' in variables and variables['optimizer_cls'] is None:
+            return variables['self'].optimizer_cfg['type'], OPTIMIZERS
+        variable = next((v for v in _NAMES_OF_TYPES if isinstance(variables.get(v), str)), None)
+        if variable is None:
+            return None
+        registry = variables.get('registry', FUNCTIONS if variable.endswith('_fn_type') else MODELS)
+        return None if _is_found(registry, variables[variable]) else (variables[variable], registry)
+    return None
+
+
+def _is_found(registry, name):
+    with contextlib.suppress(RuntimeError), registry.switch_scope_and_registry(None) as scoped:
+        return scoped.get(name) is not None
+    return False
+
+
+def _root(registry):
+    while registry.parent is not None:
+        registry = registry.parent
+    return registry
+
+
+def _explain_unknown(name, registry):
+    scope, kind, root = registry.scope, registry.name, _root(registry)
     named, _, bare = name.rpartition('.')
     known = {}  # the full names, by bare name; the scope's own first, then ours
     for full in sorted(_names(root), key=lambda full: (not full.startswith(f'{scope}.'),
                                                        not full.startswith('plugconv_mm.'), full)):
         if not named or full.startswith(f'{named}.'):
             known.setdefault(full.rpartition('.')[2], full)
-    near = [bare] if bare in known else difflib.get_close_matches(bare, known, n=3, cutoff=0.7)
-    suggested = [known[match] for match in near]
+    if bare in known:
+        suggested = [known[bare]]
+    else:  # capitals are where names are mistaken most
+        lower = {match.lower(): full for match, full in reversed(known.items())}
+        suggested = [lower[m] for m in difflib.get_close_matches(bare.lower(), lower, n=3, cutoff=0.7)]
     message = f'the config names {name}, which is not a {kind} that {named or scope} knows.'
     if suggested:
         message += f' Did you mean {" or ".join(f"type={full!r}" for full in suggested)}?'
@@ -384,7 +476,8 @@ def _explain_unknown(name, scope, kind, registry):
 def _names(registry: Registry):
     """What this registry and those below it know, as 'scope.Name'."""
     registry.import_from_location()
-    for name in registry.module_dict:
+    declared = registry.declared() if isinstance(registry, PlugInRegistry) else ()
+    for name in {*registry.module_dict, *declared}:
         yield f'{registry.scope}.{name}'
     for child in registry.children.values():
         yield from _names(child)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from plugconv_mm.ops.autocast import autocast_dtype
+from plugconv_mm.ops.dft import dft_matrix, irdft_matrix, rdft_matrix
 from plugconv_mm.ops.kernel_cache import KernelCache
 from plugconv_mm.ops.same_size import Size, check_same_size
 from plugconv_mm.ops.strips import strips, strips_pay
+from plugconv_mm.ops.tracing import exporting
 
 FILTERS = ('7x7', 'gf')
 
@@ -103,23 +105,36 @@ class GlobalLocalFilter(nn.Module):
         """The complex weight as a (C/2, rows, columns) complex tensor."""
         return torch.view_as_complex(_resize(self.complex_weight.to(dtype), (rows, columns)).contiguous())
 
+    def _filter(self, x: Tensor) -> Tensor:
+        """The global filter, of x (N, C/2, H, W)."""
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
+        size = x.shape[2], x.shape[3] // 2 + 1, dtype
+        if KernelCache.serves(self):
+            weight = self._cache.get((self.complex_weight, ), size, lambda: self._stretch(*size))
+        else:
+            weight = self._stretch(*size)
+        spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
+        return torch.fft.irfft2(spectrum, s=x.shape[2:], norm='ortho')
+
+    def _filter_by_matrices(self, x: Tensor) -> Tensor:
+        """The same as products with DFT matrices, of real and imaginary parts."""
+        height, width = map(int, x.shape[2:])
+        weight = _resize(self.complex_weight, (height, width // 2 + 1))
+        columns = dft_matrix(height, x)
+        spectrum = columns @ torch.cat((x @ rdft_matrix(width, x)).chunk(2, dim=3), dim=2)
+        (real, imag), (w_real, w_imag) = spectrum.chunk(2, dim=2), weight.unbind(3)
+        spectrum = torch.cat((real * w_real - imag * w_imag, real * w_imag + imag * w_real), dim=2)
+        return torch.cat((columns.t() @ spectrum).chunk(2, dim=2), dim=3) @ irdft_matrix(width, x)
+
     def forward(self, x: Tensor, scale: float = 1.) -> Tensor:
         """Filter x; the result is multiplied by `scale`, at no cost."""
         _check_map(x, self.dim, 'GlobalLocalFilter')
-        height, width = x.shape[2:]
         x = self.pre_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         local, wide = x.chunk(2, dim=1)
         local = self.dw(local)
-        dtype = torch.float64 if wide.dtype == torch.float64 else torch.float32
         with nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False):
-            spectrum = torch.fft.rfft2(wide.to(dtype), norm='ortho')
-            size = height, width // 2 + 1, dtype
-            if KernelCache.serves(self):
-                weight = self._cache.get((self.complex_weight, ), size, lambda: self._stretch(*size))
-            else:
-                weight = self._stretch(*size)
-            spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
-            wide = torch.fft.irfft2(spectrum, s=(height, width), norm='ortho')
+            wide = self._filter_by_matrices(wide) if exporting() else self._filter(wide)
         x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
         norm = self.post_norm
         x = F.layer_norm(x.flatten(3), norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)

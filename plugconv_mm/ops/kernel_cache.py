@@ -5,6 +5,8 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor, nn
 
+from plugconv_mm.ops.tracing import traced
+
 
 class KernelCache:
     """Least recently used map sizes' derivatives of one layer's parameters.
@@ -33,7 +35,7 @@ class KernelCache:
     def serves(module: nn.Module) -> bool:
         """Whether `module` may use cached values now: never in training, under a tracer, when gradients of its own
         parameters are asked for, or where they have no values, on the meta device."""
-        if module.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if module.training or traced():
             return False
         return not any(p.is_meta or (torch.is_grad_enabled() and p.requires_grad)
                        for p in module.parameters(recurse=False))

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.utils import _pair
 
 from plugconv_mm.ops.autocast import autocast_dtype
+from plugconv_mm.ops.tracing import exporting
 
 
 @dataclass
@@ -311,8 +312,8 @@ class _KWLayer(nn.Module):
         c_out, c_in = cells.shape[1:3]
         out, inner, height, width = self.kernel_shape
         # The cells of a kernel come in the order (position, output block, input block).
-        mixed = mixed.view(len(alpha), -1, out // c_out, inner // c_in, c_out, c_in).permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(len(alpha), out, height, width, inner)
+        mixed = mixed.view(alpha.shape[0], -1, out // c_out, inner // c_in, c_out, c_in).permute(0, 2, 4, 1, 3, 5)
+        return mixed.reshape(alpha.shape[0], out, height, width, inner)
 
 
 class KWConv2d(_KWLayer):
@@ -393,6 +394,9 @@ class KWConv2d(_KWLayer):
     def _convolve(self, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         """Each sample with its own kernel (out, in / groups, height, width)."""
         settings = self.stride, self.padding, self.dilation
+        if exporting():
+            y = self._convolve_windows(x, kernels)
+            return y if bias is None else y + bias[:, None, None]
         if x.device.type == 'cpu':
             # One convolution for each sample keeps the channels-last layout, in which they are fast there.
             x = x.contiguous(memory_format=torch.channels_last)
@@ -404,6 +408,24 @@ class KWConv2d(_KWLayer):
                      self.groups * len(x))
         y = y.view(len(x), self.out_channels, *y.shape[2:])
         return y if bias is None else y + bias[:, None, None]
+
+    def _convolve_windows(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """The same without a bias as one product of matrices, for batches whose size is not known yet."""
+        extents = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        margins = [0, 0] if self.padding == 'valid' else self.padding
+        if self.padding == 'same':
+            x = F.pad(x, [side for e in reversed(extents) for side in (e // 2, e - e // 2)])
+            margins = [0, 0]
+        sizes = [(int(size) + 2 * m - e - 1) // s + 1
+                 for size, m, e, s in zip(x.shape[2:], margins, extents, self.stride, strict=True)]
+        if self.kernel_size == (1, 1) and not any(margins):
+            windows = x[:, :, ::self.stride[0], ::self.stride[1]]
+        else:
+            windows = F.unfold(x, self.kernel_size, self.dilation, margins, self.stride)
+        n, groups = x.shape[0], self.groups
+        inner = self.in_channels // groups * math.prod(self.kernel_size)
+        windows = windows.reshape(n, groups, inner, math.prod(sizes))
+        return (kernels.reshape(n, groups, -1, inner) @ windows).view(n, self.out_channels, *sizes)
 
     def extra_repr(self) -> str:
         return (f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
@@ -450,11 +472,13 @@ class KWLinear(_KWLayer):
             raise ValueError(f'expected (N, ..., {self.in_features}), got {tuple(x.shape)}')
         axes = tuple(range(1, x.dim() - 1))
         weight = self.kernels(pool(x, axes) if axes else x)[:, :, 0, 0]
-        if len(x) == 1:
+        batched = exporting()  # to ask for the number of samples would fix it
+        if not batched and len(x) == 1:
             return F.linear(x, weight[0], self.bias)
-        if x.device.type == 'cpu':  # where one product for each sample takes the bias along
+        if not batched and x.device.type == 'cpu':  # where one product for each sample takes the bias along
             return torch.stack([F.linear(sample, w, self.bias) for sample, w in zip(x, weight, strict=True)])
-        y = (x.reshape(len(x), -1, self.in_features) @ weight.transpose(1, 2)).view(*x.shape[:-1], self.out_features)
+        y = x.reshape(x.shape[0], -1, self.in_features) @ weight.transpose(1, 2)
+        y = y.view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:

@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.ops.autocast import autocast_dtype
+from plugconv_mm.ops.dft import irdft_matrix, rdft_matrix
 from plugconv_mm.ops.kernel_cache import KernelCache
 from plugconv_mm.ops.parc_cost import BACKENDS, Workload, cheapest_backend
+from plugconv_mm.ops.tracing import exporting, traced
 
 _HALF = (torch.float16, torch.bfloat16)
 _CHUNK_BYTES = 4 * 2**20
@@ -201,13 +203,20 @@ class _Plan:
             raise TypeError(f'the input is {x.dtype} and the weight {weight.dtype}: convert one of them, or run under '
                             'torch.autocast')
         _check_backend(backend)
-        self.backend = backend if backend != 'auto' else cheapest_backend(
-            Workload(batch=x.shape[0], channels=x.shape[1], groups=self.groups, length=self.length, other=self.other,
-                     along_h=axis == 2, channels_last=self.channels_last, device=x.device.type, dtype=self.out_dtype,
-                     training=torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)))
+        if exporting() and backend in ('auto', 'fft'):
+            # No complex numbers there: a circulant for each channel, or, where channels mix, the transform as a matrix.
+            self.backend = 'gemm' if self.group_width == 1 else 'dft'
+        else:
+            self.backend = backend if backend != 'auto' else cheapest_backend(self._workload(x, weight))
         # There is no bfloat16 FFT, and float16 only for powers of two on CUDA: both go through float32.
         half_fft = self.backend == 'fft' and self.out_dtype in _HALF
         self.compute_dtype = torch.float32 if half_fft else self.out_dtype
+
+    def _workload(self, x: Tensor, weight: Tensor) -> Workload:
+        return Workload(
+            batch=x.shape[0], channels=x.shape[1], groups=self.groups, length=self.length, other=self.other,
+            along_h=self.axis == 2, channels_last=self.channels_last, device=x.device.type, dtype=self.out_dtype,
+            training=torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
 
 
 def _check_backend(backend: str) -> None:
@@ -288,6 +297,11 @@ def _as_kernel(stretched: Tensor, plan: _Plan) -> Tensor:
         circulant = torch.cat((stretched[..., 1:], stretched), dim=-1).unfold(-1, n, 1).flip(-2)
         circulant = circulant.unflatten(0, (groups, -1)).transpose(2, 3)
         return circulant.reshape(groups, width * n, width * n).to(plan.compute_dtype)
+    if plan.backend == 'dft':
+        # For each frequency and group, the matrix of a complex product on real parts above imaginary ones.
+        spectrum = stretched.to(plan.compute_dtype) @ rdft_matrix(n, stretched)
+        real, imag = (spectrum * math.sqrt(n)).view(groups, width, width, 2, -1).permute(3, 4, 0, 1, 2)
+        return torch.cat((torch.cat((real, imag), dim=3), torch.cat((-imag, real), dim=3)), dim=2)
     spectrum = torch.fft.rfft(stretched.to(plan.compute_dtype)).conj()
     if width == 1:
         return spectrum.resolve_conj()
@@ -296,7 +310,7 @@ def _as_kernel(stretched: Tensor, plan: _Plan) -> Tensor:
 
 def _apply(plan: _Plan, x: Tensor, kernel: Tensor, offset: Tensor | None) -> Tensor:
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
-    plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    plain = torch.is_grad_enabled() or traced()
     if (plan.backend == 'fft' and plan.group_width == 1 and not plan.channels_last and not plain
             and x.device.type == 'cpu' and x.numel() * x.element_size() > 3 * _CHUNK_BYTES):
         return _apply_in_chunks(plan, x, kernel, offset)
@@ -337,6 +351,14 @@ def _correlate(plan: _Plan, x: Tensor, kernel: Tensor) -> Tensor:
     if plan.backend == 'spatial':
         doubled = torch.cat((x, x.narrow(plan.axis, 0, plan.length - 1)), dim=plan.axis)
         return F.conv2d(doubled, kernel, groups=plan.groups)
+    if plan.backend == 'dft':
+        lines = x.mT if plan.axis == 2 else x
+        spectrum = lines @ rdft_matrix(plan.length, x)
+        spectrum = spectrum.view(-1, plan.groups, plan.group_width, lines.shape[2], 2, kernel.shape[0])
+        mixed = kernel @ spectrum.permute(0, 5, 1, 4, 2, 3).flatten(3, 4)
+        mixed = mixed.unflatten(3, (2, plan.group_width)).permute(0, 2, 4, 5, 3, 1).flatten(4).flatten(1, 2)
+        lines = mixed @ irdft_matrix(plan.length, x)
+        return lines.mT if plan.axis == 2 else lines
     batch, channels, height, width = x.shape
     if plan.axis == 2:
         columns = x.reshape(batch, plan.groups, -1, width)

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from plugconv_mm.ops.tracing import traced
+
 _POSITIONS = 2048
 
 
 def strips_pay(x: Tensor) -> bool:
     """Whether to go by strips now: on a CPU, with no gradients to keep anything for and no tracer watching."""
-    return (x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing())
+    return x.device.type == 'cpu' and not torch.is_grad_enabled() and not traced()
 
 
 def strips(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -1,0 +1,44 @@
+"""Draw what a model predicts on a picture, or on all pictures of a folder.
+
+Detectors draw boxes and masks, segmentors label maps, classifiers the name of the class.
+"""
+import sys
+from pathlib import Path
+
+import torch
+
+from plugconv_mm.engine.launch import build_with_weights, load_config, make_parser, plain_errors
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__, runs=False, first=('pictures', 'a picture, or a folder of pictures'))
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out-dir', type=Path, help='where to write (default: work_dirs/image_demo/CONFIG)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of boxes (default: %(default)s)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
+                        help='default: %(default)s')
+    args = parser.parse_args(argv)
+    if not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr is between 0 and 1, got {args.score_thr}')
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with plain_errors('image_demo.py'):
+        from plugconv_mm.engine.inference import Predictor, draw_pictures, find_pictures
+        source = Path(args.pictures)
+        pictures = find_pictures(source)
+        cfg = load_config(args)
+        predictor = Predictor(cfg, build_with_weights(cfg, args.checkpoint).to(args.device), args.score_thr)
+        out_dir = args.out_dir or Path('work_dirs/image_demo') / Path(args.config).stem
+        written, unreadable, drawn = draw_pictures(predictor, pictures, source, out_dir)
+    if not drawn:
+        print(f'no box reached the score {args.score_thr}: a lower --score-thr draws more')
+    print(f'{len(written)} pictures drawn: {out_dir}' if len(written) > 1 else f'drawn: {written[0]}')
+    if unreadable:
+        sys.exit('\n'.join(f'image_demo.py: error: {line}' for line in unreadable))
+
+
+if __name__ == '__main__':
+    main()

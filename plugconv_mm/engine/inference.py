@@ -1,0 +1,162 @@
+"""Predictions on pictures of the user's own, drawn: boxes and masks, label maps, or the name of a class."""
+import os
+import sys
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import VISUALIZERS
+from mmengine.utils import ProgressBar
+
+from plugconv_mm.datasets import DataError
+from plugconv_mm.engine.launch import ConfigError
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+_SMALLEST = 224  # sides of pictures that names are drawn on
+
+
+def find_pictures(path):
+    """The pictures in a folder and the folders in it, sorted, or the one that is named.
+
+    Args:
+        path (Path): A picture or a folder.
+
+    Raises:
+        DataError: There is none.
+    """
+    if not path.exists():
+        raise DataError(f'there is no picture or folder {path}')
+    if path.is_file():
+        return [path]
+    pictures = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not pictures:
+        raise DataError(f'the folder {path} holds no pictures: none of its files ends in {", ".join(SUFFIXES)}')
+    return pictures
+
+
+def read_picture(path):
+    """A picture as (H, W, 3) BGR, uint8.
+
+    Raises:
+        DataError: The file cannot be read as one.
+    """
+    try:
+        picture = mmcv.imread(str(path))
+    except (cv2.error, OSError) as error:
+        raise DataError(f'cannot read the picture {path}: {error}') from error
+    if picture is None:
+        raise DataError(f'cannot read the picture {path}: it is damaged, or no picture')
+    return picture
+
+
+def _pipeline(cfg):
+    """The test pipeline, without what loads annotations."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if not dataset.get('pipeline'):
+        raise ConfigError('the config has no test_dataloader with a pipeline, by which pictures are prepared')
+    return Compose([step for step in dataset.pipeline if 'Annotations' not in str(step.get('type'))])
+
+
+class Predictor:
+    """Predicts and draws with the model of a config.
+
+    Args:
+        cfg (Config): Of a detector of mmdet, a segmentor of mmseg or a classifier of mmpretrain.
+        model (nn.Module): Of ``launch.build_with_weights``.
+        score_thr (float): Boxes and masks below this score are not drawn.
+
+    Raises:
+        ConfigError: The config is of something else.
+    """
+    visualizers = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer', mmpretrain='UniversalVisualizer')
+
+    def __init__(self, cfg, model, score_thr=0.3):
+        self.scope, self.model, self.score_thr = cfg.get('default_scope'), model, score_thr
+        if self.scope not in self.visualizers:
+            raise ConfigError(f'pictures are drawn for configs of {", ".join(self.visualizers)}; the default_scope of '
+                              f'this one is {self.scope}')
+        self.pipeline = _pipeline(cfg)
+        kind = f'{self.scope}.{self.visualizers[self.scope]}'
+        extra = dict(alpha=0.6) if self.scope == 'mmseg' else {}
+        self.visualizer = VISUALIZERS.build(dict(type=kind, name=f'predictor-{id(self)}', **extra))
+        meta = dict(model.dataset_meta or {})
+        if self.scope == 'mmseg' and not (meta.get('classes') and meta.get('palette')):
+            colours = np.random.default_rng(0).integers(0, 256, (model.out_channels, 3)).tolist()
+            meta = dict(classes=meta.get('classes') or [f'class {i}' for i in range(model.out_channels)],
+                        palette=colours)
+        self.visualizer.dataset_meta = meta
+
+    def __call__(self, path):
+        """The picture with its predictions, (H, W, 3) BGR, and how many boxes, regions or names are drawn.
+
+        Raises:
+            DataError: The picture cannot be read.
+        """
+        picture = np.ascontiguousarray(read_picture(path)[..., ::-1])
+        batch = pseudo_collate([self.pipeline(dict(img_path=str(path), img_id=0))])
+        with torch.no_grad():
+            sample = self.model.test_step(batch)[0].cpu()
+        if self.scope == 'mmpretrain':
+            if 'pred_label' not in sample:
+                raise ConfigError(f'{type(self.model).__name__} predicts no class, which is what would be drawn')
+            classes = self.visualizer.dataset_meta.get('classes')
+            drawn = self.visualizer.visualize_cls(
+                picture, sample, classes=classes, draw_gt=False, name='',
+                resize=_SMALLEST if min(picture.shape[:2]) < _SMALLEST else None)
+            return drawn[..., ::-1], 1
+        extra = dict(pred_score_thr=self.score_thr) if self.scope == 'mmdet' else {}
+        self.visualizer.add_datasample('', picture, sample, draw_gt=False, **extra)
+        count = 1
+        if self.scope == 'mmdet' and 'pred_instances' in sample and 'pred_panoptic_seg' not in sample:
+            count = int((sample.pred_instances.scores >= self.score_thr).sum())
+        return self.visualizer.get_image()[..., ::-1], count
+
+
+def draw_pictures(predictor, pictures, source, out_dir):
+    """Predict and draw pictures, with a progress bar.
+
+    Each is written under its own name, and that of the folder in which it lies in ``source``; older files are replaced
+    once the new one is complete.
+
+    Args:
+        predictor (Predictor): Draws.
+        pictures (list[Path]): Of :func:`find_pictures`.
+        source (Path): The folder that was searched, or the one picture.
+        out_dir (Path): Where to write.
+
+    Returns:
+        tuple[list[Path], list[str], int]: The files written, what is wrong with pictures that cannot be read, and how
+        many things were drawn on all of them.
+
+    Raises:
+        DataError: ``out_dir`` is the folder that the pictures lie in, or none of them can be read.
+    """
+    root = source if source.is_dir() else source.parent
+    if out_dir.resolve() == root.resolve():
+        raise DataError(f'the pictures lie in {out_dir} themselves and would be replaced: name another --out-dir')
+    written, unreadable, total = [], [], 0
+    bar = ProgressBar(len(pictures), file=sys.stderr) if len(pictures) > 1 else None
+    for path in pictures:
+        try:
+            drawn, count = predictor(path)
+        except DataError as error:
+            unreadable.append(str(error))
+        else:
+            target = out_dir / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f'.{os.getpid()}-{target.name}')
+            mmcv.imwrite(np.ascontiguousarray(drawn), str(part))
+            os.replace(part, target)
+            written.append(target)
+            total += count
+        if bar:
+            bar.update()
+    if bar:
+        print(file=sys.stderr)
+    if not written:
+        raise DataError('\n'.join(unreadable))
+    return written, unreadable, total

@@ -1,0 +1,42 @@
+"""Discrete Fourier transforms as products with real matrices, for graphs that know neither FFTs nor complex numbers.
+
+A complex map is kept as its real and its imaginary part, one after the other along the axis of the transform. All
+transforms are orthonormal: the inverse of :func:`dft_matrix` is its transpose.
+"""
+import math
+
+import torch
+from torch import Tensor
+
+
+def rdft_matrix(length: int, like: Tensor) -> Tensor:
+    """Of N = `length` real numbers, x (..., N), to their half spectrum: ``x @ matrix`` (..., 2 (N // 2 + 1)).
+
+    Real parts come first, then imaginary parts. Device and type are those of `like`.
+    """
+    angle = _angles(length)[:, :length // 2 + 1]
+    return torch.cat((angle.cos(), -angle.sin()), dim=1).div(math.sqrt(length)).to(like)
+
+
+def irdft_matrix(length: int, like: Tensor) -> Tensor:
+    """The way back, from the half spectrum (..., 2 (N // 2 + 1)) to N = `length` real numbers."""
+    angle = _angles(length)[:length // 2 + 1]
+    # Each frequency but the first, and the last of an even length, stands for two.
+    count = torch.full((length // 2 + 1, 1), 2., dtype=angle.dtype)
+    count[0] = 1
+    if length % 2 == 0:
+        count[-1] = 1
+    return torch.cat((count * angle.cos(), -count * angle.sin())).div(math.sqrt(length)).to(like)
+
+
+def dft_matrix(length: int, like: Tensor) -> Tensor:
+    """Of N = `length` complex numbers, x (2 N, ...), to their spectrum: ``matrix @ x`` (2 N, ...)."""
+    angle = _angles(length)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))).div(math.sqrt(length)).to(like)
+
+
+def _angles(length: int) -> Tensor:
+    """2π n k / N, of n k reduced modulo N so that long transforms stay exact."""
+    n = torch.arange(length)
+    return (n[:, None] * n % length).double() * (2 * math.pi / length)

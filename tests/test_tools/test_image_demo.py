@@ -1,0 +1,125 @@
+"""Drawing predictions on pictures of the user's own."""
+import runpy
+from pathlib import Path
+
+import pytest
+
+for name in ('mmdet', 'mmseg', 'mmpretrain'):
+    pytest.importorskip(name)
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from plugconv_mm.analysis import build_model  # noqa: E402
+from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
+SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
+main = runpy.run_path(str(ROOT / 'demo/image_demo.py'))['main']
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope='module')
+def checkpoints(tmp_path_factory):
+    """A config and a checkpoint with random weights for each task."""
+    folder, found = tmp_path_factory.mktemp('checkpoints'), {}
+    classifier = folder / 'classifier.py'
+    classifier.write_text(f"""
+_base_ = ['{ROOT}/configs/_base_/models/classifier.py']
+custom_imports = dict(imports=['plugconv_mm'])
+default_scope = 'mmpretrain'
+model = dict(
+    backbone=dict(type='plugconv_mm.ParCConvNeXt', parc_blocks=(0, 0, 0, 0),
+                  arch=dict(channels=[8, 16, 24, 32], depths=[1, 1, 1, 1])),
+    head=dict(num_classes=2, in_channels=32))
+test_dataloader = dict(dataset=dict(type='CustomDataset', metainfo=dict(classes=['cat', 'dog']), pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=64), dict(type='PackInputs')]))
+""")
+    torch.manual_seed(0)
+    for task, config in (('detector', DETECTOR), ('segmentor', SEGMENTOR), ('classifier', str(classifier))):
+        model = build_model(load_config(make_parser('').parse_args([config])))
+        found[task] = config, str(folder / f'{task}.pth')
+        torch.save(dict(state_dict=model.state_dict(), meta={}), found[task][1])
+    return found
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / 'pictures'
+    (folder / 'more').mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / 'one.png'), noise)
+    cv2.imwrite(str(folder / 'more/two.JPG'), noise[:64])
+    (folder / 'notes.txt').write_text('no picture')
+    return folder
+
+
+@pytest.mark.parametrize('task', ['detector', 'segmentor', 'classifier'])
+def test_folder(task, checkpoints, pictures, tmp_path, capsys):
+    out = tmp_path / 'out'
+    main([str(pictures), *checkpoints[task], '--out-dir', str(out), '--score-thr', '0.01'])
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob('*') if path.is_file())
+    assert written == ['more/two.JPG', 'one.png']
+    before, after = (cv2.imread(str(folder / 'one.png')) for folder in (pictures, out))
+    if task == 'classifier':  # small pictures are enlarged, so that the name can be read
+        assert min(after.shape[:2]) >= 224
+    else:
+        assert after.shape == before.shape and (after != before).any()
+    text = capsys.readouterr()
+    assert f'2 pictures drawn: {out}' in text.out and '2/2' in text.err
+
+
+def test_one_picture_without_boxes(checkpoints, pictures, tmp_path, capsys):
+    main([str(pictures / 'one.png'), *checkpoints['detector'], '--out-dir', str(tmp_path / 'out'), '--score-thr', '1'])
+    text = capsys.readouterr().out
+    assert 'no box reached the score 1' in text and f'drawn: {tmp_path}/out/one.png' in text
+
+
+def mistake(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(list(map(str, arguments)))
+    assert end.value.code not in (None, 0)
+    return f'{end.value.code}{capsys.readouterr().err}'
+
+
+def test_pictures_that_are_not_there(checkpoints, tmp_path, capsys):
+    model = checkpoints['segmentor']
+    assert 'there is no picture or folder' in mistake(capsys, tmp_path / 'none', *model)
+    assert f'the folder {tmp_path} holds no pictures' in mistake(capsys, tmp_path, *model)
+
+
+def test_unreadable_pictures(checkpoints, pictures, tmp_path, capsys):
+    """Alone they are an error; in a folder the others are drawn first."""
+    (pictures / 'empty.png').touch()
+    (pictures / 'text.jpg').write_text('no picture')
+    arguments = *checkpoints['segmentor'], '--out-dir', tmp_path / 'out'
+    for name in ('empty.png', 'text.jpg'):
+        assert f'cannot read the picture {pictures / name}' in mistake(capsys, pictures / name, *arguments)
+    text = mistake(capsys, pictures, *arguments)
+    assert 'empty.png' in text and 'text.jpg' in text and 'one.png' not in text
+    assert (tmp_path / 'out/one.png').is_file() and not (tmp_path / 'out/text.jpg').exists()
+
+
+def test_the_pictures_themselves_stay(checkpoints, pictures, capsys):
+    text = mistake(capsys, pictures, *checkpoints['segmentor'], '--out-dir', pictures)
+    assert 'would be replaced: name another --out-dir' in text
+
+
+def test_checkpoint_of_another_model(checkpoints, pictures, capsys):
+    text = mistake(capsys, pictures, DETECTOR, checkpoints['segmentor'][1])
+    assert 'is a checkpoint of another model than the config' in text and 'is missing in it' in text
+    assert 'there is no checkpoint none.pth' in mistake(capsys, pictures, DETECTOR, 'none.pth')
+
+
+def test_unsupported_task(checkpoints, pictures, tmp_path, capsys):
+    config, checkpoint = checkpoints['segmentor']
+    text = mistake(capsys, pictures, config, checkpoint, '--cfg-options', 'default_scope=mmengine',
+                   'model.type=mmseg.EncoderDecoder', 'model.data_preprocessor.type=mmseg.SegDataPreProcessor',
+                   'model.decode_head.type=mmseg.UPerHead')
+    assert 'the default_scope of this one is mmengine' in text

@@ -1,0 +1,42 @@
+"""Take a trained model to ONNX: the file is checked against PyTorch in ONNX Runtime, and both are timed.
+
+Classifiers and segmentors leave whole, up to their logits, detectors as backbone and neck. The input is a batch of
+any size of normalised pictures of one size; mean, std and order of their channels are in the file's metadata.
+"""
+from pathlib import Path
+
+from plugconv_mm.engine.launch import ConfigError, build_with_weights, load_config, make_parser, plain_errors
+from plugconv_mm.export import TOLERANCE, ExportError, export_onnx
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__, runs=False)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--shape', nargs=2, type=int, required=True, metavar=('H', 'W'),
+                        help='height and width of the pictures, in pixels')
+    parser.add_argument('--out', type=Path, help='file to write (default: CHECKPOINT with the suffix .onnx)')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with plain_errors('export_onnx.py'):
+        cfg = load_config(args)
+        model = build_with_weights(cfg, args.checkpoint)
+        path = args.out or Path(args.checkpoint).with_suffix('.onnx')
+        try:
+            report = export_onnx(model, path, args.shape, (model.dataset_meta or {}).get('classes'))
+        except ExportError as error:
+            raise ConfigError(f'{args.config}: {error}') from error
+    print(f'exported:   {report.part}\n'
+          f'input:      input (batch, 3, {args.shape[0]}, {args.shape[1]})')
+    for name, shape in report.outputs.items():
+        print(f'output:     {name} ({", ".join(map(str, shape))})')
+    print(f'difference: {report.difference:.1e} deviations of the output, of {TOLERANCE:.0e} allowed\n'
+          f'time:       {report.torch_ms:.1f} ms in PyTorch, {report.onnx_ms:.1f} ms in ONNX Runtime '
+          '(medians, one picture, CPU)\n'
+          f'written to: {report.path}')
+
+
+if __name__ == '__main__':
+    main()
