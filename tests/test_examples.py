@@ -46,8 +46,15 @@ def test_readme_python(number, tmp_path):
         return
     from mmdet.testing import demo_mm_inputs
     from mmengine.config import Config
+    from mmengine.registry import VISBACKENDS
 
-    from plugconv_mm.registry import MODELS
+    from plugconv_mm.registry import HOOKS, MODELS
+    if 'custom_hooks' in code:
+        for name, value in re.findall(r'^(custom_hooks|visualizer) = (.*)$', code, re.M):
+            value = eval(value)
+            assert all(map(HOOKS.build, value)) if name == 'custom_hooks' else all(
+                VISBACKENDS.get(backend['type']) for backend in value['vis_backends'])
+        return
     stock = ("_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\n"
              "custom_imports = dict(imports=['plugconv_mm'])\n")
     file = tmp_path / 'config.py'

@@ -356,7 +356,7 @@ def build_with_weights(cfg, checkpoint):
 
 def _meta_of_data(cfg):
     """Names and colours of the classes of the test data, or None."""
-    for dataset in _datasets((cfg.get('test_dataloader') or {}).get('dataset')):
+    for _, dataset in _datasets((cfg.get('test_dataloader') or {}).get('dataset'), 'test_dataloader.dataset'):
         kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
         meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
         if meta:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 
 for name in ('mmdet', 'mmseg', 'mmpretrain', 'pytorch_grad_cam'):
@@ -89,7 +90,8 @@ def test_of_a_detector_of_one_stage_in_the_box():
             self.scores = [torch.arange(9 * 3 * 64.).reshape(1, 27, 8, 8), torch.full((1, 27, 4, 4), -1.)]
             self.bbox_head.forward = lambda feats: (self.scores, None)
 
-    detector = Detector()
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = Detector()
     score = box_score(1, (8, 16, 31, 23))  # columns 1 to 3, rows 2 to 2 of the first level
     value = score(detector, (torch.zeros(1, 4, 8, 8), ), torch.zeros(1, 3, 64, 64))
     assert value == (8 * 3 + 1) * 64 + 2 * 8 + 3  # of the last prior, the class 1, at the last place in the box
