@@ -26,10 +26,11 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     with plain_errors('image_demo.py'):
-        from plugconv_mm.engine.inference import Predictor, draw_pictures, find_pictures
+        from plugconv_mm.engine.inference import Predictor, check_task, draw_pictures, find_pictures
         source = Path(args.pictures)
         pictures = find_pictures(source)
         cfg = load_config(args)
+        check_task(cfg)
         predictor = Predictor(cfg, build_with_weights(cfg, args.checkpoint).to(args.device), args.score_thr)
         out_dir = args.out_dir or Path('work_dirs/image_demo') / Path(args.config).stem
         written, unreadable, drawn = draw_pictures(predictor, pictures, source, out_dir)

@@ -103,8 +103,8 @@ def _import_onnx() -> None:
         raise ExportError(f'the export to ONNX needs torch 2.6 or newer, this is {torch.__version__}')
 
 
-def _check(model: nn.Module, shape: tuple[int, int]) -> None:
-    """Raises where the model, or the size, cannot be exported."""
+def _check(model: nn.Module, shape: tuple[int, int], kind: str) -> None:
+    """Raises where the model, or the size, cannot be exported; of 'feature' only backbone and neck are."""
     if len(shape) != 2 or min(shape) < 1:
         raise ExportError(f'the shape of a picture is a height and a width in pixels, got {tuple(shape)}')
     preprocessor = getattr(model, 'data_preprocessor', None)
@@ -127,7 +127,8 @@ def _check(model: nn.Module, shape: tuple[int, int]) -> None:
     if size > _MAX_BYTES:
         raise ExportError(f'the weights take {size / 2**30:.1f} GB, and an ONNX file holds at most 2')
     for name, module in model.named_modules():
-        if type(module).__module__.startswith('mmcv.ops.'):
+        stays = kind == 'feature' and not name.startswith(('backbone', 'neck'))
+        if type(module).__module__.startswith('mmcv.ops.') and not stays:
             raise ExportError(f'{name} is a {type(module).__name__} of mmcv, an operator that ONNX Runtime lacks')
 
 
@@ -188,7 +189,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
         raise ExportError(f'{path} is a folder: name a file to write')
     _import_onnx()
     words, call, kind = _part_of(model)
-    _check(model, shape)
+    _check(model, shape, kind)
     model = copy.deepcopy(model).eval()
     reference = _Exported(model, call)
     pictures = torch.randn(3, _channels(model), *shape, generator=torch.Generator().manual_seed(0))

@@ -61,26 +61,36 @@ def _pipeline(cfg):
     return Compose([step for step in dataset.pipeline if 'Annotations' not in str(step.get('type'))])
 
 
+_VISUALIZERS = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer', mmpretrain='UniversalVisualizer')
+
+
+def check_task(cfg):
+    """Look whether the predictions of a config can be drawn, before its model is built.
+
+    Raises:
+        ConfigError: It is not one of mmdet, mmseg or mmpretrain.
+    """
+    if cfg.get('default_scope') not in _VISUALIZERS:
+        raise ConfigError(f'pictures are drawn for configs of {", ".join(_VISUALIZERS)}; the default_scope of this one '
+                          f'is {cfg.get("default_scope")}')
+
+
 class Predictor:
     """Predicts and draws with the model of a config.
 
     Args:
-        cfg (Config): Of a detector of mmdet, a segmentor of mmseg or a classifier of mmpretrain.
+        cfg (Config): That passed :func:`check_task`.
         model (nn.Module): Of ``launch.build_with_weights``.
         score_thr (float): Boxes and masks below this score are not drawn.
 
     Raises:
-        ConfigError: The config is of something else.
+        ConfigError: The config does not say how pictures are prepared.
     """
-    visualizers = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer', mmpretrain='UniversalVisualizer')
 
     def __init__(self, cfg, model, score_thr=0.3):
         self.scope, self.model, self.score_thr = cfg.get('default_scope'), model, score_thr
-        if self.scope not in self.visualizers:
-            raise ConfigError(f'pictures are drawn for configs of {", ".join(self.visualizers)}; the default_scope of '
-                              f'this one is {self.scope}')
         self.pipeline = _pipeline(cfg)
-        kind = f'{self.scope}.{self.visualizers[self.scope]}'
+        kind = f'{self.scope}.{_VISUALIZERS[self.scope]}'
         extra = dict(alpha=0.6) if self.scope == 'mmseg' else {}
         self.visualizer = VISUALIZERS.build(dict(type=kind, name=f'predictor-{id(self)}', **extra))
         meta = dict(model.dataset_meta or {})
