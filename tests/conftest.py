@@ -6,13 +6,11 @@ import plugconv_mm  # noqa: F401  before mmdet, whose modules look for mmcv's op
 
 @pytest.fixture(autouse=True)
 def default_scope_of_registries():
-    """A Runner sets the default scope of mmengine's registries for good; it ends with the test here."""
+    """A Runner sets the default scope of mmengine's registries for good; here each test begins without one."""
     try:
         from mmengine.registry import DefaultScope
     except ImportError:
         yield
         return
-    instances = dict(DefaultScope._instance_dict)
+    DefaultScope._instance_dict.clear()  # of what fixtures of a module left, too
     yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(instances)
