@@ -8,8 +8,9 @@ import re
 from bisect import bisect
 
 from mmengine.logging import print_log
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
 from plugconv_mm.ops import KWConv2d, KWLinear
 from plugconv_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -89,6 +90,11 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise ValueError('the learning rate decays from the one of the optimizer: give optimizer=dict(lr=...)')
 
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        with FSDP.summon_full_params(model, writeback=False):  # a sharded parameter is a part of a vector
+            self._without_decay = {param: _without_decay(name, param) for name, param in model.named_parameters()}
+        return super().__call__(model)
+
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
         """Append one group for each id, and for parameters with and without weight decay, to ``params``."""
         rate, num_layers = self.paramwise_cfg['decay_rate'], self.paramwise_cfg['num_layers']
@@ -97,7 +103,7 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
-            key = ids[name], not _without_decay(name, param)
+            key = ids[_clean(name)], not self._without_decay[param]
             if key not in groups:
                 groups[key] = dict(params=[], lr=self.base_lr * rate**(num_layers + 1 - key[0]),
                                    group_name=f'layer_{key[0]}_{"decay" if key[1] else "no_decay"}')
@@ -120,8 +126,9 @@ def layer_ids(model: nn.Module, decay_type: str, num_layers: int) -> dict[str, i
     if not isinstance(backbone, nn.Module):
         raise ValueError(f'learning rates decay along the backbone, and {type(model).__name__} has none: the model '
                          'should be a detector, a segmentor or a classifier')
-    kind = type(backbone).__name__
-    places = {name: _place(name, kind) for name, _ in backbone.named_parameters()
+    kind = type(backbone.module if isinstance(backbone, FSDP) else backbone).__name__
+    names = [_clean(name) for name, _ in backbone.named_parameters()]
+    places = {name: _place(name, kind) for name in names
               if not _OUTPUT_NORM.match(name) and not _CELLS.match(name)}
     num_stages = 1 + max((stage for stage, _ in places.values()), default=-1)
     if num_stages < 2:
@@ -144,8 +151,13 @@ def layer_ids(model: nn.Module, decay_type: str, num_layers: int) -> dict[str, i
     for name, layer in backbone.named_modules():
         if isinstance(layer, (KWConv2d, KWLinear)) and layer.own_warehouse is None:
             cells = f'backbone.warehouse_manager.weights.{layer.warehouse_index}'
-            ids[cells] = max(ids.get(cells, 0), ids[f'backbone.{name}.attention.fc1.weight'])
-    return {name: ids.get(name, num_layers + 1) for name, _ in model.named_parameters()}
+            ids[cells] = max(ids.get(cells, 0), ids[f'backbone.{_clean(name)}.attention.fc1.weight'])
+    return {name: ids.get(name, num_layers + 1) for name in (_clean(name) for name, _ in model.named_parameters())}
+
+
+def _clean(name: str) -> str:
+    """The name in the model as it was before its parts were wrapped to be sharded."""
+    return name.replace('_fsdp_wrapped_module.', '')
 
 
 def _place(name: str, kind: str) -> tuple[int, int | None]:
