@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from plugconv_mm.analysis.timing import interleaved
 from plugconv_mm.ops import switch_to_deploy
 
 TOLERANCE = 1e-4
@@ -265,13 +266,14 @@ def _difference(session, reference: nn.Module, pictures: Tensor) -> float:
 
 def _time(session, module: nn.Module, pictures: Tensor, rounds: int = 7) -> tuple[float, float]:
     """Median milliseconds in PyTorch and in ONNX Runtime, by turns, so that a drifting machine hurts neither."""
-    array, times = pictures.numpy(), ([], [])
+    def clocked(call):
+        start = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - start)
+
+    array = pictures.numpy()
+    candidates = dict(torch=lambda: clocked(lambda: module(pictures)),
+                      onnx=lambda: clocked(lambda: session.run(None, {'input': array})))
     with torch.no_grad():
-        for number in range(rounds + 1):
-            for call, taken in zip((lambda: module(pictures), lambda: session.run(None, {'input': array})), times,
-                                   strict=True):
-                start = time.perf_counter()
-                call()
-                if number:  # the first call warms up
-                    taken.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
+        times = interleaved(candidates, rounds, warm_ups=1)
+    return statistics.median(times['torch']), statistics.median(times['onnx'])

@@ -12,6 +12,7 @@ import yaml
 from mmengine.config import Config
 
 from plugconv_mm.analysis.flops import ModelCost
+from plugconv_mm.checkpoint import replacing
 
 FAMILIES = ('parc', 'hornet', 'horfpn', 'slak', 'kernel_warehouse', 'transcnn')
 TOLERANCE = 0.03
@@ -88,9 +89,8 @@ def write(path: Path, content: str | dict) -> None:
     """Write a README or a metafile, in one go."""
     if isinstance(content, dict):
         content = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    part = path.with_name(f'{path.name}.part')
-    part.write_text(content, encoding='utf-8')
-    part.replace(path)
+    with replacing(path) as file:
+        file.write(content.encode())
 
 
 def disagreements(models: list[dict]) -> Iterator[str]:

@@ -1,5 +1,4 @@
 """Predictions on pictures of the user's own, drawn: boxes and masks, label maps, or the name of a class."""
-import os
 import sys
 
 import cv2
@@ -10,6 +9,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import VISUALIZERS
 from mmengine.utils import ProgressBar
 
+from plugconv_mm.checkpoint import replacing
 from plugconv_mm.datasets import DataError
 from plugconv_mm.engine.launch import ConfigError
 
@@ -158,9 +158,9 @@ def draw_pictures(predictor, pictures, source, out_dir):
         else:
             target = out_dir / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f'.{os.getpid()}-{target.name}')
-            mmcv.imwrite(np.ascontiguousarray(drawn), str(part))
-            os.replace(part, target)
+            _, data = cv2.imencode(target.suffix, np.ascontiguousarray(drawn))
+            with replacing(target) as file:
+                file.write(data)
             written.append(target)
             total += count
         if bar:

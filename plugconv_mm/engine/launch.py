@@ -231,7 +231,7 @@ def check_data(cfg, *dataloaders):
     """
     missing, kinds, settings = {}, {}, {}
     for name in dataloaders:
-        for place, dataset in _datasets((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
+        for place, dataset in inner_datasets((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
             root = dataset.get('data_root') or ''
             if cfg.get('prepare_data'):
                 check_digits(root, cfg.prepare_data)
@@ -301,15 +301,15 @@ def check_weights(cfg):
                 f'{path}.init_cfg.prefix=backbone.), or start from random weights with {path}.init_cfg=None')
 
 
-def _datasets(dataset, place):
+def inner_datasets(dataset, place):
     """The datasets inside wrappers such as RepeatDataset and ConcatDataset, with where they are in the config."""
     if not isinstance(dataset, dict):
         return
     if 'dataset' in dataset:
-        yield from _datasets(dataset['dataset'], f'{place}.dataset')
+        yield from inner_datasets(dataset['dataset'], f'{place}.dataset')
     elif dataset.get('datasets'):
         for number, part in enumerate(dataset['datasets']):
-            yield from _datasets(part, f'{place}.datasets.{number}')
+            yield from inner_datasets(part, f'{place}.datasets.{number}')
     else:
         yield place, dataset
 
@@ -356,7 +356,7 @@ def build_with_weights(cfg, checkpoint):
 
 def _meta_of_data(cfg):
     """Names and colours of the classes of the test data, or None."""
-    for _, dataset in _datasets((cfg.get('test_dataloader') or {}).get('dataset'), 'test_dataloader.dataset'):
+    for _, dataset in inner_datasets((cfg.get('test_dataloader') or {}).get('dataset'), 'test_dataloader.dataset'):
         kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
         meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
         if meta:

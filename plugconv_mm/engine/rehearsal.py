@@ -13,7 +13,14 @@ from pathlib import Path
 from mmengine.hooks import Hook
 
 from plugconv_mm.datasets import build_digits, build_miniature
-from plugconv_mm.engine.launch import build_runner, check_data, load_config, make_parser, set_pretrain_dataloaders
+from plugconv_mm.engine.launch import (
+    build_runner,
+    check_data,
+    inner_datasets,
+    load_config,
+    make_parser,
+    set_pretrain_dataloaders,
+)
 
 STAGES = ('config', 'data', 'build', 'train', 'evaluate', 'checkpoint', 'resume')
 # Shorter side of a picture in the test, in pixels.
@@ -198,7 +205,7 @@ def make_small(cfg, data, longer=0):
     """
     cfg._cfg_dict.update(_moved(cfg._cfg_dict, str(data)))
     pipelines = [dataset.pipeline for name in ('train_dataloader', 'val_dataloader', 'test_dataloader')
-                 for dataset in _leaves((cfg.get(name) or {}).get('dataset'))]
+                 for _, dataset in inner_datasets((cfg.get(name) or {}).get('dataset'), name)]
     factor = _SIDES[cfg.default_scope] / _side(pipelines[-1])
     for node in (*pipelines, cfg.get('tta_pipeline'), cfg.get('data_preprocessor'),
                  cfg.model.get('data_preprocessor'), cfg.model.get('test_cfg')):
@@ -209,7 +216,7 @@ def make_small(cfg, data, longer=0):
         if loader:
             loader.update(batch_size=min(loader.batch_size, 2), num_workers=0)
             loader.pop('persistent_workers', None)
-            leaves = list(_leaves(loader.dataset))
+            leaves = [dataset for _, dataset in inner_datasets(loader.dataset, name)]
             for dataset in leaves:
                 if len(leaves) > 1:
                     dataset.indices = 4 // len(leaves)
@@ -242,18 +249,6 @@ def _moved(node, data):
     if isinstance(node, str) and node.startswith('data/'):
         return f'{data}/{node[5:]}'
     return node
-
-
-def _leaves(dataset):
-    """The datasets inside wrappers."""
-    if not dataset:
-        return
-    inner = [dataset.dataset] if 'dataset' in dataset else dataset.get('datasets')
-    if inner:
-        for part in inner:
-            yield from _leaves(part)
-    else:
-        yield dataset
 
 
 def _side(pipeline):

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from plugconv_mm.visualization.grids import _save
+from plugconv_mm.visualization.grids import save_figure
 
 
 def read_scalars(work_dir):
@@ -77,4 +77,4 @@ def plot_curves(path, work_dir, title, figures):
     right.legend(loc='upper left')
     for ax in (left, right):
         ax.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)

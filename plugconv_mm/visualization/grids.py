@@ -1,11 +1,12 @@
 """Predictions beside ground truth, on one page."""
-import os
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+
+from plugconv_mm.checkpoint import replacing
 
 
 def _overlay(ax, mask, colour, alpha=0.45):
@@ -98,12 +99,12 @@ def save_grid(path, title, rows, draw, columns=4):
             ax.set_title(f'{name}: {what}', fontsize=10)
             ax.set_xlim(-0.5, picture.shape[1] - 0.5)
             ax.set_ylim(picture.shape[0] - 0.5, -0.5)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure, path):
+def save_figure(figure, path):
+    """Write a figure as PNG, in one go; its folder is made where there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f'.{os.getpid()}-{path.name}')
-    figure.savefig(temp, format='png')
-    os.replace(temp, path)
+    with replacing(path) as file:
+        figure.savefig(file, format='png')

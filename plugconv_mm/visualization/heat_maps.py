@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from plugconv_mm.visualization.grids import _save
+from plugconv_mm.visualization.grids import save_figure
 
 _LOWEST = 1e-4  # of the greatest contribution; below it a heat map stays black
 
@@ -45,7 +45,7 @@ def plot_contributions(path, fields, columns=4):
     if handles:
         figure.legend(handles, [f'square that holds {label}' for label in labels], loc='outside lower center',
                       ncols=len(handles), frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_overlays(path, rows):
@@ -75,4 +75,4 @@ def save_overlays(path, rows):
                 ax.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor='white',
                                        linewidth=1.8))
             ax.set_title(textwrap.fill(panel['title'], 44), fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -2,7 +2,7 @@
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from plugconv_mm.visualization.grids import _save
+from plugconv_mm.visualization.grids import save_figure
 
 
 def plot_costs(path, title, reports):
@@ -31,4 +31,4 @@ def plot_costs(path, title, reports):
     left.set_ylabel(f'latency of {reports[0].batch} x {reports[0].shape[0]}x{reports[0].shape[1]} (ms)')
     figure.legend(*left.get_legend_handles_labels(), loc='outside lower center', frameon=False,
                   ncols=3 if max(len(report.name) for report in reports) < 25 else 1)
-    _save(figure, path)
+    save_figure(figure, path)

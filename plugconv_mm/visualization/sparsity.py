@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from plugconv_mm.checkpoint import read_checkpoint
 from plugconv_mm.ops.sparsity import mask_statistics, unpack_mask
 from plugconv_mm.visualization.curves import read_scalars
-from plugconv_mm.visualization.grids import _save
+from plugconv_mm.visualization.grids import save_figure
 
 _FIGURES = ('density', 'first_mask_overlap', 'turnover')
 
@@ -77,4 +77,4 @@ def plot_sparsity(path, source):
         ax.set(title=title, xlabel='iteration', ylim=(0, 1.02) if name != 'turnover' else (0, None))
         ax.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -207,11 +207,10 @@ def table(summary):
 
 def plot(path, summary):
     """Means over the iterations, with one standard deviation to each side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from plugconv_mm.checkpoint import replacing
-    figure = Figure(figsize=(4 * len(summary), 4), layout='constrained')
+    from plugconv_mm.visualization import save_figure
+    figure = Figure(figsize=(4 * len(summary), 4), dpi=110, layout='constrained')
     for axes, part in zip(figure.subplots(1, len(summary), squeeze=False)[0], summary, strict=True):
         for row in part['networks']:
             steps = [int(step) for step in row['mIoU']]
@@ -223,9 +222,7 @@ def plot(path, summary):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.get_axes()[0].set_ylabel('mIoU')
-    FigureCanvasAgg(figure)
-    with replacing(path) as file:
-        figure.savefig(file, format='png', dpi=110)
+    save_figure(figure, path)
 
 
 def main(argv=None):
