@@ -5,7 +5,9 @@ Weights that are not on this machine are left out, and scores below the config's
 random weights has something to evaluate.
 """
 import gc
+import logging
 import math
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +88,26 @@ def rehearse(config, data, work_dir):
         report.failed, report.error = watch.stage, f'{type(error).__name__}: {error}'
     report.seconds = time.perf_counter() - start
     return report
+
+
+def rehearse_apart(config, data, work_dir, sender):
+    """Rehearse in a process of its own, whose output goes to ``log.txt`` and whose checkpoints do not stay.
+
+    Args:
+        config (str | Path): The file.
+        data (str | Path): As :func:`rehearse` takes it.
+        work_dir (Path): For logs and checkpoints.
+        sender (multiprocessing.connection.Connection): Takes the report.
+    """
+    with open(work_dir / 'log.txt', 'w') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    logging.root.handlers.clear()
+    report = rehearse(config, data, work_dir)
+    for path in work_dir.glob('*.pth'):
+        path.unlink()
+    report.error = report.error[:1000]
+    sender.send(report)
 
 
 def _rehearse(report, watch, data, work_dir):

@@ -5,7 +5,6 @@ Ends with a table, and with exit code 1 if a config failed.
 """
 import argparse
 import fnmatch
-import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -13,10 +12,9 @@ import shutil
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
-from plugconv_mm.engine.rehearsal import Report, build_data, rehearse
+from plugconv_mm.engine.rehearsal import Report, build_data, rehearse_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,10 +39,10 @@ def check(configs, folder, jobs=1, log=print):
     """
     os.chdir(ROOT)
     build_data(folder / 'data')
-    for package in ('mmdet', 'mmseg', 'mmpretrain'):  # once, for all the processes to come
-        if find_spec(package):
-            __import__(f'{package}.apis')
-    context = multiprocessing.get_context('fork')
+    # Forked from a process that has imported all there is, once, and done nothing else: autograd's threads, of which
+    # the caller may have some, do not survive a fork.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([rehearse_apart.__module__, 'mmdet.apis', 'mmseg.apis', 'mmpretrain.apis'])
     waiting, running, reports = list(enumerate(configs)), {}, {}
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -53,7 +51,7 @@ def check(configs, folder, jobs=1, log=print):
             shutil.rmtree(work_dir, ignore_errors=True)  # of an earlier run in the same folder
             work_dir.mkdir(parents=True)
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_rehearse, args=(config, folder / 'data', work_dir, sender))
+            process = context.Process(target=rehearse_apart, args=(config, folder / 'data', work_dir, sender))
             process.start()
             running[process.sentinel] = number, process, receiver, work_dir, time.perf_counter()
         for sentinel in multiprocessing.connection.wait(list(running)):
@@ -72,18 +70,6 @@ def check(configs, folder, jobs=1, log=print):
                 shutil.rmtree(work_dir)
             log(f'[{len(reports):3}/{len(configs)}] {report.seconds:6.1f} s  {report.config}  {result}')
     return [reports[number] for number in sorted(reports)]
-
-
-def _rehearse(config, data, work_dir, sender):
-    with open(work_dir / 'log.txt', 'w') as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    logging.root.handlers.clear()
-    report = rehearse(config, data, work_dir)
-    for path in work_dir.glob('*.pth'):
-        path.unlink()
-    report.error = report.error[:1000]
-    sender.send(report)
 
 
 def table(reports):
