@@ -4,7 +4,7 @@ _base_ = ['./mmseg_runtime.py', './runtime.py']
 custom_imports = dict(imports=['plugconv_mm'])
 
 data_root = 'data/far_cue/'
-metainfo = dict(classes=('background', 'light', 'dark'), palette=[[40, 40, 40], [240, 240, 240], [200, 60, 60]])
+metainfo = dict(classes=('background', 'red', 'blue'), palette=[[40, 40, 40], [200, 60, 60], [60, 60, 200]])
 pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 train_dataloader = dict(
     batch_size=8,

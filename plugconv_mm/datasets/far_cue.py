@@ -1,14 +1,14 @@
 """Digits with a mark far away: pictures that cannot be read through a small window.
 
-A picture of 128x128 pixels holds one digit of scikit-learn's ``load_digits`` and one disc, light or dark, whose centres
-are at least 72 pixels apart. It is labelled twice. In ``cue`` the pixels of the digit have the shade of the disc as
+A picture of 128x128 pixels holds one digit of scikit-learn's ``load_digits`` and one disc, red or blue, whose centres
+are at least 72 pixels apart. It is labelled twice. In ``cue`` the pixels of the digit have the colour of the disc as
 their class, whatever the digit is: they can be told from the background right here, but their class only over there.
 In ``digit`` they have the digit, and the disc does not matter. For mmseg's ``BaseSegDataset``::
 
     data/far_cue/
         far_cue.json                        with which settings it was built
         images/{training,validation}/*.png
-        cue/{training,validation}/*.png     0 background, 1 digit with a light disc, 2 digit with a dark disc
+        cue/{training,validation}/*.png     0 background, 1 digit with a red disc, 2 digit with a blue disc
         digit/{training,validation}/*.png   0 background, 1-10 the digits 0-9
 
 No digit sample is in both splits. The same seed gives the same bytes.
@@ -73,7 +73,7 @@ def far_cue_pictures(split, count, seed=0):
         seed (int): Decides everything that is drawn by chance.
 
     Yields:
-        tuple: The picture and its labels by cue and by digit, each (128, 128) uint8.
+        tuple: The picture (128, 128, 3) in BGR order and its labels by cue and by digit, (128, 128) each; uint8.
     """
     from sklearn.datasets import load_digits
     digits = load_digits()
@@ -81,21 +81,22 @@ def far_cue_pictures(split, count, seed=0):
     for i in range(count):
         # one generator a picture: picture i is the same whatever the number of pictures
         rng = np.random.default_rng([seed, list(_FOLDERS).index(split), i])
-        index, dark = samples[rng.integers(len(samples))], int(rng.integers(2))
+        index, blue = samples[rng.integers(len(samples))], int(rng.integers(2))
         side = int(rng.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1))
         while True:
             here, there = (rng.integers(0, SIDE - size + 1, 2) for size in (side, DISC_SIDE))
             if np.hypot(*(here + side / 2 - there - DISC_SIDE / 2)) >= DISTANCE:
                 break
-        picture = _clouds(rng)
+        picture = np.repeat(_clouds(rng)[..., None], 3, 2)
         ink = draw_ink(rng, digits.images[index], side)
-        for (y, x), alpha, shade in ((here, ink, rng.uniform(190, 230)),
-                                     (there, _disc(), 0 if dark else rng.uniform(190, 230))):
+        colour = np.full(3, 30.)
+        colour[0 if blue else 2] = rng.uniform(190, 230)
+        for (y, x), alpha, shade in ((here, ink, rng.uniform(190, 230)), (there, _disc(), colour)):
             window = picture[y:y + len(alpha), x:x + len(alpha)]
-            window += (shade - window) * alpha
+            window += (shade - window) * alpha[..., None]
         labels = np.zeros((2, SIDE, SIDE), np.uint8)
         y, x = here
-        labels[:, y:y + side, x:x + side] = (ink > 0.5) * np.array([1 + dark, 1 + digits.target[index]])[:, None, None]
+        labels[:, y:y + side, x:x + side] = (ink > 0.5) * np.array([1 + blue, 1 + digits.target[index]])[:, None, None]
         yield np.clip(picture.round(), 0, 255).astype(np.uint8), *labels
 
 

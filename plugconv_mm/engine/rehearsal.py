@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmengine.hooks import Hook
 
-from plugconv_mm.datasets import build_digits, build_miniature
+from plugconv_mm.datasets import build_digits, build_far_cue, build_miniature
 from plugconv_mm.engine.launch import (
     build_runner,
     check_data,
@@ -65,6 +65,7 @@ def build_data(root):
     """Build the miniature data sets and a few digits, laid out under ``root`` as the configs look for them."""
     build_miniature(root)
     build_digits(Path(root) / 'digits', num_train=4, num_val=2, log=lambda line: None)
+    build_far_cue(Path(root) / 'far_cue', num_train=4, num_val=2)
 
 
 def rehearse(config, data, work_dir):
@@ -228,7 +229,8 @@ def make_small(cfg, data, longer=0):
     cfg._cfg_dict.update(_moved(cfg._cfg_dict, str(data)))
     pipelines = [dataset.pipeline for name in ('train_dataloader', 'val_dataloader', 'test_dataloader')
                  for _, dataset in inner_datasets((cfg.get(name) or {}).get('dataset'), name)]
-    factor = _SIDES[cfg.default_scope] / _side(pipelines[-1])
+    side = _side(pipelines[-1])
+    factor = _SIDES[cfg.default_scope] / side if side else 1
     for node in (*pipelines, cfg.get('tta_pipeline'), cfg.get('data_preprocessor'),
                  cfg.model.get('data_preprocessor'), cfg.model.get('test_cfg')):
         _scale(node, factor)
@@ -274,7 +276,7 @@ def _moved(node, data):
 
 
 def _side(pipeline):
-    """Shorter side of a picture, in pixels, as the test pipeline makes it."""
+    """Shorter side of a picture, in pixels, as the test pipeline makes it; None where it leaves it as it is."""
     sizes = {key: step[key] for step in pipeline for key in _PIXELS if key in step}
     size = sizes.get('crop_size', sizes.get('scale'))
     return min(size) if isinstance(size, (list, tuple)) else size

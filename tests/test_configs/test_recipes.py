@@ -201,7 +201,7 @@ def all_configs():
 
 @pytest.mark.parametrize('path', all_configs(), ids=lambda path: path.stem)
 def test_names_and_lengths(path):
-    data = r'(coco|voc0712|ade20k-\d+x\d+|in1k(-256px)?|in21k|digits)'
+    data = r'(coco|voc0712|ade20k-\d+x\d+|in1k(-256px)?|in21k|digits|far-cue)'
     assert re.fullmatch(rf'[a-z0-9-]+(_[a-z0-9-]+)*_{data}', path.stem)
     text = path.read_text()
     if re.search(r"_base_ = '\./", text):  # a variant: what differs

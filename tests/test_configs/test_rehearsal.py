@@ -157,7 +157,7 @@ def test_command_names_config_and_stage(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(check_configs, 'rehearse', lambda config, data, work_dir: rehearsal.Report(
         str(config), *(('evaluate', 'KeyError: x') if 'gf' in str(config) else ())))
-    check_configs.main(['digits', '--table', str(tmp_path / 'table.md')])
+    check_configs.main(['upernet_parc-resnet50-thin', '--table', str(tmp_path / 'table.md')])
     assert 'upernet_parc-resnet50-thin_digits' in (tmp_path / 'table.md').read_text()
     with pytest.raises(SystemExit) as end:
         check_configs.main(['hornet-tiny', '--jobs', '2'])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plugconv_mm.datasets import DataError, build_far_cue
-from plugconv_mm.datasets.far_cue import DISC_SIDE, far_cue_pictures
+from plugconv_mm.datasets.far_cue import DISC_SIDE, DISTANCE, far_cue_pictures
 
 
 def test_layout_and_rebuilding(tmp_path):
@@ -25,23 +25,21 @@ def test_layout_and_rebuilding(tmp_path):
 
 
 def test_the_class_is_told_far_away():
-    shades = set()
+    colours = set()
     for picture, cue, digit in far_cue_pictures('train', 40):
         ink = cue > 0
         np.testing.assert_array_equal(ink, digit > 0)
         assert ink.any() and len(np.unique(cue)) == len(np.unique(digit)) == 2
-        # The light disc is the one bright spot apart from the digit, the dark one the one black spot.
-        smooth = cv2.blur(picture.astype(float), (DISC_SIDE // 2, DISC_SIDE // 2))
-        ys, xs = np.nonzero(ink)
-        away = np.ones_like(ink)
-        away[ys.min() - 8 if ys.min() > 8 else 0:ys.max() + 9, xs.min() - 8 if xs.min() > 8 else 0:xs.max() + 9] = False
-        light, dark = (smooth * away).max() > 180, np.where(away, smooth, 255).min() < 8
-        assert (light, dark) == ((True, False) if cue.max() == 1 else (False, True))
-        spot = np.where(away, smooth if light else 255 - smooth, 0)
-        y, x = np.unravel_index(spot.argmax(), spot.shape)
-        assert np.hypot(ys - y, xs - x).min() > 30
-        shades.add(light)
-    assert shades == {True, False}
+        blue, green, red = picture.astype(int).transpose(2, 0, 1)
+        discs = {1: (red - green > 80) & (red - blue > 80), 2: (blue - green > 80) & (blue - red > 80)}
+        disc = discs.pop(cue.max())
+        assert 0.7 < disc.sum() / (np.pi / 4 * DISC_SIDE**2) < 1.1
+        assert not any(other.any() for other in discs.values())
+        middles = [np.array(np.nonzero(mask)).mean(1) for mask in (disc, ink)]
+        assert np.hypot(*(middles[0] - middles[1])) > DISTANCE - 10  # the ink of a one or a seven is off its middle
+        assert abs(picture[ink].astype(int) - picture[ink][:, :1]).max() <= 1  # the digit itself is grey
+        colours.add(cue.max())
+    assert colours == {1, 2}
 
 
 def test_no_sample_is_in_both_splits():

@@ -74,13 +74,18 @@ STUDY = [
             arch=dict(depths=[1, 2, 1, 1], channels=[16, 32, 64, 128], expand_ratios=[4, 4, 4, 4])),
             dict(in_channels=[16, 32])),
     ]),
-    Question('Kernels of a SLaK', 'cue', 800, [
+    Question('7×7, ParC or SLaK in the frame of a ConvNeXt', 'cue', 400, [
+        convnext('7×7', 'ParCConvNeXt', parc_blocks=(0, 0, 0, 0)),
+        convnext('ParC', 'ParCConvNeXt', parc_blocks=(0, 2, 0, 0)),
+        slak('SLaK 51×51', 51),
+    ]),
+    Question('Kernels of a SLaK', 'digit', 600, [
         slak('7×7', 7, small=7),
         slak('51×51, decomposed', 51),
         slak('51×51, decomposed, 1.3 times as wide, 40% sparse', 51, width_factor=1.3, channels=(20, 41), hooks=[
             dict(type='plugconv_mm.DynamicSparsityHook', sparsity=0.4, update_frequency=40, module='backbone')]),
     ]),
-    Question('Plain or dynamic convolutions in a ConvNeXt, by budget', 'digit', 800, [
+    Question('Plain or dynamic convolutions in a ConvNeXt, by budget', 'digit', 600, [
         convnext('plain', 'ParCConvNeXt', parc_blocks=(0, 0, 0, 0)),
         *map(kernel_warehouse, (0.5, 1, 4)),
     ]),
