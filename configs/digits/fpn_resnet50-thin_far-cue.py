@@ -4,4 +4,4 @@ _base_ = '../_base_/study.py'
 test_dataloader = _base_.val_dataloader
 test_evaluator = _base_.val_evaluator
 test_cfg = dict(type='TestLoop')
-default_hooks = dict(checkpoint=dict(interval=400))
+default_hooks = dict(checkpoint=dict(interval=500))

@@ -1,14 +1,14 @@
 """Digits with a mark far away: pictures that cannot be read through a small window.
 
-A picture of 128x128 pixels holds one digit of scikit-learn's ``load_digits`` and one disc, red or blue, whose centres
-are at least 72 pixels apart. It is labelled twice. In ``cue`` the pixels of the digit have the colour of the disc as
-their class, whatever the digit is: they can be told from the background right here, but their class only over there.
-In ``digit`` they have the digit, and the disc does not matter. For mmseg's ``BaseSegDataset``::
+A picture of 128x128 pixels holds one digit of scikit-learn's ``load_digits`` and one disc, light yellow or dark blue,
+whose centres are at least 72 pixels apart. It is labelled twice. In ``cue`` the pixels of the digit have the colour of
+the disc as their class, whatever the digit is: they can be told from the background right here, but their class only
+over there. In ``digit`` they have the digit, and the disc does not matter. For mmseg's ``BaseSegDataset``::
 
     data/far_cue/
         far_cue.json                        with which settings it was built
         images/{training,validation}/*.png
-        cue/{training,validation}/*.png     0 background, 1 digit with a red disc, 2 digit with a blue disc
+        cue/{training,validation}/*.png     0 background, 1 digit with a yellow disc, 2 digit with a blue disc
         digit/{training,validation}/*.png   0 background, 1-10 the digits 0-9
 
 No digit sample is in both splits. The same seed gives the same bytes.
@@ -89,8 +89,7 @@ def far_cue_pictures(split, count, seed=0):
                 break
         picture = np.repeat(_clouds(rng)[..., None], 3, 2)
         ink = draw_ink(rng, digits.images[index], side)
-        colour = np.full(3, 30.)
-        colour[0 if blue else 2] = rng.uniform(190, 230)
+        colour = np.multiply((0.6, 0, 0) if blue else (0.2, 1, 1), rng.uniform(200, 250))
         for (y, x), alpha, shade in ((here, ink, rng.uniform(190, 230)), (there, _disc(), colour)):
             window = picture[y:y + len(alpha), x:x + len(alpha)]
             window += (shade - window) * alpha[..., None]

@@ -31,7 +31,7 @@ def test_the_class_is_told_far_away():
         np.testing.assert_array_equal(ink, digit > 0)
         assert ink.any() and len(np.unique(cue)) == len(np.unique(digit)) == 2
         blue, green, red = picture.astype(int).transpose(2, 0, 1)
-        discs = {1: (red - green > 80) & (red - blue > 80), 2: (blue - green > 80) & (blue - red > 80)}
+        discs = {1: (red - blue > 80) & (green - blue > 80), 2: (blue - green > 60) & (blue - red > 60)}
         disc = discs.pop(cue.max())
         assert 0.7 < disc.sum() / (np.pi / 4 * DISC_SIDE**2) < 1.1
         assert not any(other.any() for other in discs.values())

@@ -58,34 +58,26 @@ def kernel_warehouse(ratio):
 
 PARC = dict(parc_blocks=(0, 3, 0, 0))
 STUDY = [
-    Question('FPN or HorFPN, over a ResNet of 3×3 convolutions', 'cue', 400, [
-        Network('FPN'),
+    Question('What is changed of a ResNet of 3×3 convolutions, with an FPN', 'cue', 500, [
+        Network('nothing'),
         Network('HorFPN 7×7', neck=dict(type='plugconv_mm.HorFPN', filter='7x7')),
         Network('HorFPN GF', neck=dict(type='plugconv_mm.HorFPN', filter='gf')),
-    ]),
-    Question('3×3 or ParC in the last stage of a ResNet', 'cue', 400, [
-        Network('3×3'),
-        Network('ParC', PARC),
+        Network('ParC in the last stage', PARC),
         Network('ParC without position embedding', PARC, positions=False),
     ]),
-    Question('Attention', 'cue', 400, [
+    Question('Attention', 'cue', 500, [
         Network('TransCNN', dict(
             _delete_=True, type='plugconv_mm.TransCNN', head_width=16, out_indices=(0, 1),
             arch=dict(depths=[1, 2, 1, 1], channels=[16, 32, 64, 128], expand_ratios=[4, 4, 4, 4])),
             dict(in_channels=[16, 32])),
     ]),
-    Question('7×7, ParC or SLaK in the frame of a ConvNeXt', 'cue', 400, [
-        convnext('7×7', 'ParCConvNeXt', parc_blocks=(0, 0, 0, 0)),
-        convnext('ParC', 'ParCConvNeXt', parc_blocks=(0, 2, 0, 0)),
-        slak('SLaK 51×51', 51),
-    ]),
-    Question('Kernels of a SLaK', 'digit', 600, [
+    Question('Kernels of a SLaK', 'cue', 500, [
         slak('7×7', 7, small=7),
         slak('51×51, decomposed', 51),
         slak('51×51, decomposed, 1.3 times as wide, 40% sparse', 51, width_factor=1.3, channels=(20, 41), hooks=[
             dict(type='plugconv_mm.DynamicSparsityHook', sparsity=0.4, update_frequency=40, module='backbone')]),
     ]),
-    Question('Plain or dynamic convolutions in a ConvNeXt, by budget', 'digit', 600, [
+    Question('Plain or dynamic convolutions in a ConvNeXt, by budget', 'digit', 500, [
         convnext('plain', 'ParCConvNeXt', parc_blocks=(0, 0, 0, 0)),
         *map(kernel_warehouse, (0.5, 1, 4)),
     ]),
