@@ -1,5 +1,5 @@
 # backbones of full size on small pictures with one digit each
-_base_ = './fpn_resnet50-thin_far-cue.py'
+_base_ = '../_base_/study.py'
 
 metainfo = dict(
     classes=('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'),
@@ -7,6 +7,8 @@ metainfo = dict(
 train_dataloader = dict(dataset=dict(metainfo=metainfo, data_prefix=dict(seg_map_path='digit/training')))
 val_dataloader = dict(dataset=dict(metainfo=metainfo, data_prefix=dict(seg_map_path='digit/validation')))
 test_dataloader = val_dataloader
+test_evaluator = _base_.val_evaluator
+test_cfg = dict(type='TestLoop')
 
 model = dict(
     backbone=dict(
@@ -16,4 +18,9 @@ model = dict(
         in_channels=[64] * 4, in_index=[0, 1, 2, 3], feature_strides=[4, 8, 16, 32], channels=64, num_classes=11,
         loss_decode=dict(class_weight=[0.3] + [1.0] * 10)))
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(val_interval=100)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=300, T_max=260),
+]
+train_cfg = dict(max_iters=300, val_interval=150)
+default_hooks = dict(checkpoint=dict(interval=300))
