@@ -52,7 +52,7 @@ LENGTHS = [7, 14, 28, 56, 84, 112, 168, 224, 336]
 
 
 @pytest.mark.parametrize('page, device, kernel, axis, layout, mode, picks', [
-    (*row[:6], row[6:]) for row in every('Device', 'Kernel', 'Along', 'Layout', 'Mode', *map(str, LENGTHS))])
+    (*row[:6], tuple(row[6:])) for row in every('Device', 'Kernel', 'Along', 'Layout', 'Mode', *map(str, LENGTHS))])
 def test_picked_backends(page, device, kernel, axis, layout, mode, picks):
     depthwise = kernel == 'depthwise'
     channels = 96 if depthwise else 64
@@ -60,7 +60,7 @@ def test_picked_backends(page, device, kernel, axis, layout, mode, picks):
         batch=1, channels=channels, groups=channels if depthwise else 1, length=n, other=n, along_h=axis == 'H',
         channels_last=layout == 'channels-last', device=device, dtype=torch.float32, training=mode == 'training'))
         for n in LENGTHS]
-    assert picks == found
+    assert picks == tuple(found)
 
 
 @pytest.mark.parametrize('page, code, said', every('Call', 'Error'))
@@ -84,13 +84,7 @@ def test_configs(page, block, tmp_path):
     file = tmp_path / 'config.py'
     file.write_text(block)
     cfg = Config.fromfile(file)
-    model = cfg.model
-    model.data_preprocessor = None
-    with torch.device('meta'):
-        built = [MODELS.build(dict(model[part], _scope_=cfg.default_scope)) for part in ('backbone', 'neck')
-                 if part in model]
-    assert any(type(part).__module__.startswith('plugconv_mm.') for part in built)
-    maps = built[0](torch.empty(1, 3, 64, 96, device='meta'))
-    for neck in built[1:]:
-        maps = neck(maps)
-    assert len(maps) >= 4
+    backbone, neck = (MODELS.build(dict(cfg.model[part], _scope_=cfg.default_scope)) for part in ('backbone', 'neck'))
+    assert any(type(part).__module__.startswith('plugconv_mm.') for part in (backbone, neck))
+    with torch.no_grad():
+        assert len(neck(backbone(torch.rand(1, 3, 64, 96)))) == 5
