@@ -151,7 +151,7 @@ def main(argv=None):
             for title in FIGURES[name]:
                 contributed = field(name, title)
                 panels[f'{title}\n{(contributed > 0).sum()} of {contributed.size} positions'] = contributed, {}
-            plot_contributions(args.out / f'{name}.png', panels)
+            plot_contributions(args.out / f'{name}.png', panels, columns=2 if len(panels) == 4 else 3)
             print(f'written: {args.out / name}.png')
     except OSError as error:
         sys.exit(f'draw_operators.py: error: cannot write to {args.out}: {error}')
