@@ -23,7 +23,8 @@ def plot_contributions(path, fields, columns=4):
     """
     lines = -(-len(fields) // columns)
     columns = -(-len(fields) // lines)
-    figure = Figure(figsize=(3.6 * columns + 0.9, 3.8 * lines), dpi=110, layout='constrained')
+    row = 3.8 + 0.2 * max(name.count('\n') for name in fields)
+    figure = Figure(figsize=(3.6 * columns + 0.9, row * lines), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, columns, squeeze=False)
     for ax in axes.flat:
