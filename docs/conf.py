@@ -24,7 +24,7 @@ exclude_patterns = ['_build']
 
 myst_enable_extensions = ['amsmath', 'attrs_inline', 'colon_fence', 'dollarmath']
 myst_heading_anchors = 4
-suppress_warnings = ['myst.strikethrough']
+suppress_warnings = ['toc.empty_glob']  # the table of contents of index.md names some pages by patterns
 
 # -- the API from the docstrings
 
@@ -64,8 +64,8 @@ def load_lazy_names(app):
 def link_within_site(text, folder, page):
     """Makes links of a text in `folder` work from `page`.
 
-    A README of configs/, named by itself or by its folder, is a page of the families here. Links to other files, such
-    as a config, stay links to these files.
+    The README is the index here, and one of configs/, named by itself or by its folder, a page of the families. Links to
+    other files, such as a config, stay links to these files.
     """
     def link(match):
         name, target, anchor = match.groups()
@@ -75,6 +75,8 @@ def link_within_site(text, folder, page):
         path = path / 'README.md' if path.is_dir() else path
         if path.name == 'README.md' and path.is_relative_to(CONFIGS):
             path = DOCS / 'families' / f'{"index" if path.parent == CONFIGS else path.parent.name}.md'
+        elif path == ROOT / 'README.md':
+            path = DOCS / 'index.md'
         return f'{name}({os.path.relpath(path, page.parent)}{anchor})'
 
     return re.sub(r'(\[[^\]]*\])\(([^)\s#:]+)(#[^)\s]*|)\)', link, text)
