@@ -19,12 +19,12 @@ copyright = author
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.mathjax', 'sphinx.ext.viewcode',
               'sphinx_copybutton', 'sphinx-mathjax-offline']
 exclude_patterns = ['_build']
+smartquotes = False  # messages and options are looked for as they are typed
 
 # -- Markdown
 
 myst_enable_extensions = ['amsmath', 'attrs_inline', 'colon_fence', 'dollarmath']
 myst_heading_anchors = 4
-suppress_warnings = ['toc.empty_glob']  # the table of contents of index.md names some pages by patterns
 
 # -- the API from the docstrings
 
