@@ -64,7 +64,7 @@ def load_lazy_names(app):
 def link_within_site(text, folder, page):
     """Makes links of a text in `folder` work from `page`.
 
-    The README is the index here, and one of configs/, named by itself or by its folder, a page of the families. Links to
+    The README is the index here; one of configs/, named by itself or by its folder, is a page of the families. Links to
     other files, such as a config, stay links to these files.
     """
     def link(match):

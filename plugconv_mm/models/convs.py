@@ -2,8 +2,8 @@
 
 Whatever builds its convolutions with ``mmcv.cnn.build_conv_layer``, every ``ConvModule`` among them, can have one of
 these instead. They take the arguments of ``nn.Conv2d``, and refuse those that they cannot honour; what is their own
-stands in the ``conv_cfg``. Stride 1 and "same" padding are what all but ``KWConv2d`` ask for: their kernels are as large
-as they are, whatever ``kernel_size`` the layer had.
+stands in the ``conv_cfg``. Stride 1 and "same" padding are what all but ``KWConv2d`` ask for: their kernels are as
+large as they are, whatever ``kernel_size`` the layer had.
 
 ===============================  =======================  =================  ================================
 type                             channels                 groups             bias
