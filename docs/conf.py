@@ -23,14 +23,13 @@ smartquotes = False  # messages and options are looked for as they are typed
 
 # -- Markdown
 
-myst_enable_extensions = ['amsmath', 'attrs_inline', 'colon_fence', 'dollarmath']
+myst_enable_extensions = ['amsmath', 'dollarmath']
 myst_heading_anchors = 4
 
 # -- the API from the docstrings
 
-autodoc_default_options = {'members': True}
+autodoc_default_options = {'members': True, 'exclude-members': 'conv_layer'}
 autodoc_member_order = 'bysource'
-autodoc_class_signature = 'mixed'
 autodoc_typehints = 'none'  # the docstrings give types and shapes
 autodoc_inherit_docstrings = False
 napoleon_numpy_docstring = False
