@@ -19,7 +19,7 @@ copyright = author
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.mathjax', 'sphinx.ext.viewcode',
               'sphinx_copybutton', 'sphinx-mathjax-offline']
 exclude_patterns = ['_build']
-smartquotes = False  # messages and options are looked for as they are typed
+smartquotes_action = 'D'  # dashes alone: messages are looked for with the quotes that they have
 
 # -- Markdown
 
