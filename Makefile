@@ -5,7 +5,7 @@ PYTEST_ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint mmcv clean distclean
+.PHONY: help setup demo test test-slow lint docs mmcv clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,11 +25,16 @@ test-slow: setup ## run the slow tests
 lint: setup ## check the code with ruff
 	@"$(VENV)/bin/python" -m ruff check .
 
+docs: ## build the documentation into docs/_build/html
+	@sh tools/setup.sh --docs
+	@"$(VENV)/bin/python" -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
 mmcv: ## compile the operators of mmcv into the environment (optional, 8 to 10 minutes)
 	@sh tools/setup.sh --mmcv
 
 clean: ## remove caches and build products
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache docs/_build
 	find plugconv_mm configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment too

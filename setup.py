@@ -63,6 +63,7 @@ setup(
         'openmmlab': read_requirements('openmmlab'),
         'analysis': read_requirements('analysis'),
         'demo': read_requirements('demo'),
+        'docs': read_requirements('docs'),
         'onnx': read_requirements('onnx'),
         'tests': read_requirements('tests'),
         'dev': read_requirements('tests') + read_requirements('build'),

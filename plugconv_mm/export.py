@@ -41,7 +41,8 @@ class ExportReport:
         part: What it holds, in words.
         outputs: Name and shape of each output; the batch is 'batch'.
         difference: The largest difference from PyTorch, in deviations of PyTorch's output.
-        torch_ms, onnx_ms: Median times of one picture, in milliseconds.
+        torch_ms: Median time of one picture in PyTorch, in milliseconds.
+        onnx_ms: The same in ONNX Runtime.
     """
     path: Path
     part: str

@@ -2,6 +2,7 @@
 
     VENV=.venv python3.11 tools/setup_env.py          # the pinned stack and plugconv_mm, in five steps
     VENV=.venv python3.11 tools/setup_env.py --mmcv   # mmcv's compiled operators on top
+    VENV=.venv python3.11 tools/setup_env.py --docs   # what builds the documentation on top
 
 Each finished step leaves a stamp under ``$VENV/.setup``: a hash of everything the step depends on. A step whose stamp
 matches is not run again, so a second call returns at once, and an interrupted call resumes where it was.
@@ -408,6 +409,12 @@ class Environment:
                  self.install_package),
         )
 
+    def docs_step(self):
+        """What `make docs` needs on top of the set-up."""
+        requirements = REQUIREMENTS / 'docs.txt'
+        return Step('docs', 'Sphinx, for the documentation', 'about 10 s', (requirements, ),
+                    lambda: self.pip('--prefer-binary', '-c', str(CONSTRAINTS), '-r', str(requirements)))
+
     # -- mmcv's compiled operators
 
     def compiled_mmcv(self):
@@ -438,12 +445,13 @@ class Environment:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--mmcv', action='store_true', help='compile the operators of mmcv into the environment')
+    parser.add_argument('--docs', action='store_true', help='install what builds the documentation, too')
     args = parser.parse_args()
     began = time.monotonic()
     environment = Environment(os.environ.get('VENV') or ROOT / '.venv')
     try:
         environment.open()
-        ran = environment.execute(environment.setup_steps())
+        ran = environment.execute((*environment.setup_steps(), *([environment.docs_step()] if args.docs else [])))
         seconds = time.monotonic() - began
         (environment.state / 'seconds').write_text(f'{seconds:.1f}\n', encoding='utf-8')
         state = 'complete' if ran else 'up to date'

@@ -172,7 +172,7 @@ def run_parts(model: nn.Module, image: Tensor, part: Callable[[str], AbstractCon
     Args:
         model: As in :func:`measure`, but on any device.
         image: (N, C, H, W), on the device of the model.
-        part: ``part(name)`` is entered around each part that the model has, one of :data:`PARTS`.
+        part: ``part(name)`` is entered around each part that the model has, one of ``PARTS``.
 
     Raises:
         NotImplementedError: A kind of head that is not known here.

@@ -39,7 +39,7 @@ class Report:
 
     Attributes:
         config (str): The file.
-        failed (str | None): The stage that failed, one of :data:`STAGES`.
+        failed (str | None): The stage that failed, one of ``STAGES``.
         error (str): What it failed with.
         missing_weights (list[str]): Weights that the config starts from and that are not on this machine.
         losses (list[float]): Of the training iterations.

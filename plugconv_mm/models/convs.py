@@ -2,19 +2,19 @@
 
 Whatever builds its convolutions with ``mmcv.cnn.build_conv_layer``, every ``ConvModule`` among them, can have one of
 these instead. They take the arguments of ``nn.Conv2d``, and refuse those that they cannot honour; what is their own
-stands in the ``conv_cfg``. Stride 1 and "same" padding are what all but :class:`KWConv2d` ask for: their kernels are as
+stands in the ``conv_cfg``. Stride 1 and "same" padding are what all but ``KWConv2d`` ask for: their kernels are as
 large as they are, whatever ``kernel_size`` the layer had.
 
-==============================  =======================  =================  ==========================================
-type                            channels                 groups             bias
-==============================  =======================  =================  ==========================================
-``GnConv2d``                    any that order divides   1                  of the output projection
-``ParC2d``                      as many out as in        any                as asked
-``ParCHW2d``                    as many out as in, even  1 or all channels  as asked
-``GlobalLocalFilter``           as many out as in, even  all channels       either: its last norm has one
-``DecomposedLargeKernelConv2d`` as many out as in        all channels       either: its batch norms have one
-``KWConv2d``                    any                      any                as asked
-==============================  =======================  =================  ==========================================
+===============================  =======================  =================  ================================
+type                             channels                 groups             bias
+===============================  =======================  =================  ================================
+``GnConv2d``                     any that order divides   1                  of the output projection
+``ParC2d``                       as many out as in        any                as asked
+``ParCHW2d``                     as many out as in, even  1 or all channels  as asked
+``GlobalLocalFilter``            as many out as in, even  all channels       either: its last norm has one
+``DecomposedLargeKernelConv2d``  as many out as in        all channels       either: its batch norms have one
+``KWConv2d``                     any                      any                as asked
+===============================  =======================  =================  ================================
 """
 from torch import nn
 from torch.nn.modules.utils import _pair

@@ -163,10 +163,10 @@ class GnConv2d(nn.Module):
         out_channels: Channels C of the output and of the recursion, by default those of the input. 2^(order-1)
             must divide them, 2^order with 'gf'.
         kernel_size: Taken and not used: the filter is 7x7 or global.
-        stride: 1.
+        stride: Nothing but 1.
         padding: The padding that keeps the map's size at ``kernel_size``; None and 'same' stand for it.
         dilation: Only used to check ``padding``.
-        groups: 1.
+        groups: Nothing but 1.
         bias: Whether the output projection has a bias.
         order: n, 2 or more in practice; 2, 3, 4, 5 in the stages of HorNet.
         filter: '7x7', a depthwise convolution, or 'gf', the :class:`GlobalLocalFilter`.

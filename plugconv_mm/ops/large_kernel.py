@@ -50,7 +50,7 @@ class DecomposedLargeKernelConv2d(nn.Module):
     Paper: SLaK, https://arxiv.org/abs/2207.03620.
 
     Args:
-        channels: C.
+        channels: Channels in and out, C.
         kernel_size: M, odd.
         small_kernel: s, odd. There is no s×s branch where s is not below M.
         norm_layer: Makes the normalisation of a branch from its channels.

@@ -11,7 +11,7 @@ def check_same_size(operator: str, kernel_size: Size, stride: Size, padding: Siz
     Args:
         operator: Name of the one that takes its place, for the message.
         kernel_size: As in ``nn.Conv2d``, and so on.
-        stride: 1.
+        stride: Nothing but 1.
         padding: Half of the dilated kernel; None stands for it.
         dilation: Spacing of the kernel.
 

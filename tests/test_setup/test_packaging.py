@@ -71,7 +71,7 @@ def test_pip_never_brings_a_second_mmcv(metadata):
 
 def test_constraints_pin_every_tested_requirement(metadata, constraints):
     tested = list(metadata['install_requires'])
-    for extra in ('onedl', 'demo', 'tests', 'dev'):
+    for extra in ('onedl', 'demo', 'tests', 'dev', 'docs'):
         tested += metadata['extras_require'][extra]
     for line in tested:
         requirement = Requirement(line)

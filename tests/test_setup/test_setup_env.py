@@ -198,6 +198,21 @@ def test_the_steps_depend_on_the_pinned_versions(setup_env, environment):
     assert {setup_env.CONSTRAINTS, ROOT / 'setup.py', ROOT / 'requirements' / 'onedl.txt'} <= set(inputs)
 
 
+def test_the_documentation_comes_on_top(setup_env, environment, counted, monkeypatch):
+    """What `make docs` needs is installed once, with the pinned versions, and again in an environment made anew."""
+    steps, ran, first, _ = counted
+    installed = []
+    monkeypatch.setattr(environment, 'pip', lambda *arguments: installed.append(arguments))
+    environment.execute(steps)
+    for _ in range(2):
+        environment.execute([*steps, environment.docs_step()])
+    assert ran == ['a', 'b', 'c'] and len(installed) == 1
+    assert str(setup_env.CONSTRAINTS) in installed[0] and str(ROOT / 'requirements/docs.txt') in installed[0]
+    first.write_text('changed', encoding='utf-8')
+    environment.execute([*steps, environment.docs_step()])
+    assert len(installed) == 2
+
+
 # -- repairs
 
 def test_half_installed_packages_are_discarded(setup_env, tmp_path):

@@ -50,7 +50,7 @@ class DynamicSparsityHook(Hook):
     Args:
         sparsity (float): weights at zero, as a part of all that have a mask.
         sparse_init (str): where the first masks come from. ``'snip'``, ``'erk'`` or ``'uniform'`` say how dense each
-            layer is: by |weight · gradient| on the first batch compared over all layers, by Erdős–Rényi–Kernel, or
+            layer is: by ``|weight · gradient|`` on the first batch compared over all layers, by Erdős–Rényi–Kernel, or
             all alike; which weights are active is random then. ``'loaded'`` takes the zeros of the weights that were
             loaded and keeps them, without updates: for fine-tuning a sparse network, with no use for `sparsity` and
             what says how to update. Where they have none it warns, and training is dense.

@@ -1,4 +1,4 @@
-"""Backbones."""
+"""Networks of four stages for detectors, segmentors and classifiers."""
 from plugconv_mm.compat.packages import plug_ins
 
 __getattr__, __all__ = plug_ins(
