@@ -34,7 +34,8 @@ class HorFPN(FPN):
             conv_cfg, upsample_cfg, init_cfg.
 
     Raises:
-        ValueError: If ``2 ** (order - 1)`` does not divide ``out_channels``, or ``filter`` is unknown.
+        ValueError: If ``2 ** (order - 1)`` does not divide ``out_channels``, ``filter`` is unknown, or another number
+            of maps comes than ``in_channels`` names.
 
     Example:
         >>> import torch
@@ -55,3 +56,9 @@ class HorFPN(FPN):
                 self.fpn_convs[i] = ConvModule(
                     self.out_channels, self.out_channels, 3, padding=1, bias=True, conv_cfg=gnconv,
                     norm_cfg=replaced.norm_cfg, act_cfg=replaced.act_cfg, inplace=False)
+
+    def forward(self, inputs):
+        if len(inputs) != len(self.in_channels):
+            raise ValueError(f'expected {len(self.in_channels)} maps, of {self.in_channels} channels, got '
+                             f'{len(inputs)}: let in_channels name those that the backbone returns (its out_indices)')
+        return super().forward(inputs)
