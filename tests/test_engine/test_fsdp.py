@@ -1,0 +1,113 @@
+"""Models that are sharded over processes train as they do in one."""
+import socket
+
+import pytest
+import torch
+
+pytest.importorskip('mmengine')
+
+import families  # noqa: E402
+import tiny_training  # noqa: E402
+from mmengine.config import ConfigDict  # noqa: E402
+
+from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
+from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
+from plugconv_mm.engine.launch import (  # noqa: E402
+    ConfigError,
+    build_runner,
+    explain,
+    load_config,
+    make_parser,
+)
+from plugconv_mm.visualization import read_scalars  # noqa: E402
+
+
+def in_two_processes(function, *args):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(function, (str(args[0]), port, *args[1:]), nprocs=2)
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.slow
+def test_every_family(tmp_path, float64):
+    """Half of the parameters in each process; the same losses, weights, momenta and groups as without."""
+    models = {family: families.model_of(family) for family in families.FAMILIES}
+    models['recomputed'] = families.model_of('hornet', with_cp=True)
+    in_two_processes(families.shard_as, tmp_path, models)
+    for name, (of_both, weights, optimizer) in torch.load(tmp_path / 'sharded.pth').items():
+        losses, expected, whole = families.train_alone(models[name])
+        (one, one_size), (two, two_size) = of_both
+        torch.testing.assert_close((torch.tensor(one) + torch.tensor(two)) / 2, torch.tensor(losses), msg=name)
+        torch.testing.assert_close(weights, expected, rtol=1e-6, atol=1e-9, msg=lambda m, name=name: f'{name}: {m}')
+        named = [n for group in optimizer['param_groups'] for n in group['params']]
+        assert one_size + two_size == sum(expected[n].numel() for n in named) and abs(one_size - two_size) < 50, name
+        assert [[group['weight_decay'], len(group['params'])] for group in optimizer['param_groups']] == [
+            [group['weight_decay'], len(group['params'])] for group in whole['param_groups']]
+        assert {group['weight_decay'] for group in whole['param_groups']} == {0., 0.1}
+        for number, n in enumerate(named):
+            torch.testing.assert_close(optimizer['state'][n], whole['state'][number], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_runs(tmp_path):
+    """The run of one process, resumed bit-exactly, and checkpoints that sharded runs and others can go on from."""
+    build_runner(families.run_config(tmp_path / 'one')).train()
+    in_two_processes(families.run_sharded, tmp_path)
+    build_runner(families.run_config(tmp_path / 'from_sharded', resume=True,
+                                     load_from=str(tmp_path / 'whole/iter_2.pth'))).train()
+    ends = {name: read_checkpoint(tmp_path / f'{name}/iter_6.pth') for name in (
+        'one', 'whole', 'again', 'from_one', 'from_sharded')}
+    for key in ('state_dict', 'optimizer'):
+        torch.testing.assert_close(ends['again'][key], ends['whole'][key], rtol=0, atol=0)
+    for name in ('whole', 'from_one', 'from_sharded'):
+        torch.testing.assert_close(ends[name]['state_dict'], ends['one']['state_dict'], rtol=1e-4, atol=1e-6)
+        assert [group['lr'] for group in ends[name]['optimizer']['param_groups']] == [
+            group['lr'] for group in ends['one']['optimizer']['param_groups']]
+        assert ends[name]['optimizer']['base_param_settings']['lr'] == pytest.approx(
+            ends['one']['optimizer']['base_param_settings']['lr'])
+        for figure in ('grad_norm', 'lr', 'accuracy'):
+            values = read_scalars(tmp_path / name)[figure]
+            assert values == [(step, pytest.approx(value, rel=1e-4)) for step, value in read_scalars(tmp_path / 'one')[figure][
+                -len(values):]], (name, figure)
+    assert len(read_scalars(tmp_path / 'whole')['accuracy']) == 3
+
+
+SHARDED = dict(runner_type='FlexibleRunner', strategy=dict(type='plugconv_mm.FSDPStrategy'))
+
+
+def test_averages_need_whole_weights(tmp_path):
+    cfg = families.run_config(tmp_path, **SHARDED)
+    cfg.custom_hooks = [dict(type='EMAHook')]
+    with pytest.raises(ConfigError, match='EMAHook averages whole weights'):
+        build_runner(cfg)
+
+
+def test_sparsity_needs_whole_weights(tmp_path):
+    class FullyShardedDataParallel:
+        pass
+
+    with pytest.raises(NotImplementedError) as error:
+        DynamicSparsityHook().before_train(ConfigDict(model=FullyShardedDataParallel()))
+    assert explain(error.value) == str(error.value) and 'whole parameters' in str(error.value)
+
+
+def test_parameters_stay_what_they_are():
+    from plugconv_mm.engine.strategies import FSDPStrategy
+    with pytest.raises(ValueError, match='use_orig_params=True'):
+        FSDPStrategy(model_wrapper=dict(use_orig_params=False))
+
+
+def test_one_process_shards_nothing(tmp_path):
+    file = tmp_path / 'cfg.py'
+    file.write_text(families.run_config(tmp_path, **SHARDED).pretty_text
+                    if hasattr(ConfigDict, 'pretty_text') else f'{dict(SHARDED)}')
+    cfg = load_config(make_parser('').parse_args([str(file)]))
+    assert 'runner_type' not in cfg and 'strategy' not in cfg
