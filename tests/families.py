@@ -59,9 +59,9 @@ def model_of(family, **changes):
         type=f'plugconv_mm.{backbone["type"]}', norm_eval=True, out_indices=(0, 1, 2, 3)) | changes)
 
 
-def pictures():
+def pictures(side=64):
     generator = torch.Generator().manual_seed(1)
-    return dict(inputs=torch.randn(4, 3, 64, 64, generator=generator), data_samples=torch.tensor([0, 1, 2, 0]))
+    return dict(inputs=torch.randn(4, 3, side, side, generator=generator), data_samples=torch.tensor([0, 1, 2, 0]))
 
 
 OPTIM_WRAPPER = dict(
@@ -86,6 +86,13 @@ def join(rank, port):
                       MASTER_PORT=str(port))
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo')
+
+
+def one_process():
+    """For ``pytest.fixture``: a group of this process alone."""
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
 
 
 def shard_as(rank, folder, port, models):
@@ -132,6 +139,7 @@ def run_config(work_dir, **changes):
                                                 dict(type='plugconv_mm.CheckFiniteHook')],
         train_cfg=dict(by_epoch=False, max_iters=6, val_interval=2), work_dir=str(work_dir), launcher='none',
         experiment_name=str(work_dir), **changes)
+    cfg.custom_imports.imports.append('families')
     cfg.env_cfg = dict()
     cfg.default_hooks.checkpoint.interval = 2
     for loader in (cfg.train_dataloader, cfg.val_dataloader):

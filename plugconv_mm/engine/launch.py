@@ -336,7 +336,8 @@ def build_runner(cfg):
         ConfigError: A hook needs whole weights, and the config shards them.
     """
     if cfg.get('launcher', 'none') == 'none' and is_sharded(cfg):
-        del cfg.runner_type, cfg.strategy
+        cfg.pop('runner_type')
+        cfg.pop('strategy')
         print_log('The model is not sharded: there is one process.', logger='current')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if is_sharded(cfg) and any(isinstance(hook, EMAHook) for hook in runner.hooks):

@@ -71,8 +71,9 @@ class FSDPStrategy(fsdp.FSDPStrategy):
             wrapper.setdefault('device_id', 'cpu')
         super().__init__(model_wrapper=wrapper, state_dict_cfg='full', **kwargs)
         if on_cpu:
-            # Nothing would be copied there, and what was gathered would be read after it is freed.
-            self.state_dict_config.offload_to_cpu = False
+            # From a CPU to a CPU nothing is copied: weights would be read after they are freed, and all moments would
+            # be the last one that was gathered.
+            self.state_dict_config.offload_to_cpu = self.optim_state_dict_config.offload_to_cpu = False
 
     def prepare(self, model: nn.Module | dict, *, optim_wrapper: dict | None = None, **kwargs) -> tuple:
         self._optim_wrapper_cfg = optim_wrapper
