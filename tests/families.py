@@ -1,6 +1,8 @@
 """Every family of backbones, small, and trainings of them by one process and by two that share the model."""
 import copy
+import json
 import os
+from pathlib import Path
 
 import tiny_training
 import torch
@@ -10,8 +12,8 @@ from mmengine.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.data import Dataset
 
-from plugconv_mm.engine.launch import build_runner, make_resumable
-
+from plugconv_mm.engine import rehearsal
+from plugconv_mm.engine.launch import build_runner, load_config, make_parser, make_resumable
 
 CONVNEXT = dict(channels=[8, 16, 24, 32], depths=[1, 1, 2, 1])
 FAMILIES = {  # the backbone, and the channels of its four features
@@ -80,12 +82,13 @@ def train_alone(cfg, steps=3):
     return losses, model.state_dict(), wrapper.optimizer.state_dict()
 
 
-def join(rank, port):
-    """Become one of two processes."""
+def join(rank, port, alone=False):
+    """Become one of two processes; ``alone`` leaves it to others to make a group of them."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
                       MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo')
+    if not alone:
+        torch.distributed.init_process_group('gloo')
 
 
 def one_process():
@@ -162,4 +165,21 @@ def run_sharded(rank, folder, port):
         if start:
             cfg.resume, cfg.load_from = True, f'{folder}/{start}/iter_2.pth'
         build_runner(cfg).train()
+    torch.distributed.destroy_process_group()
+
+
+def rehearse_sharded(rank, folder, port, config, data):
+    """One of two processes that train a config of ours, small, for two iterations, and evaluate it."""
+    join(rank, port, alone=True)
+    args = ['--work-dir', f'{folder}/{Path(config).stem}', '--launcher', 'pytorch']
+    cfg = load_config(make_parser('').parse_args([config, *args]))
+    rehearsal.leave_out_weights(cfg)
+    rehearsal.make_small(cfg, data)
+    make_resumable(cfg)
+    runner = build_runner(cfg)
+    runner.train()
+    held = [None, None]
+    torch.distributed.all_gather_object(held, sum(p.numel() for p in runner.model.parameters()))
+    if rank == 0:
+        Path(folder, 'held.json').write_text(json.dumps(held))
     torch.distributed.destroy_process_group()

@@ -1,5 +1,7 @@
 """Models that are sharded over processes train as they do in one."""
+import json
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from mmengine.config import Config, ConfigDict  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
+from plugconv_mm.engine import rehearsal  # noqa: E402
 from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
 from plugconv_mm.engine.launch import (  # noqa: E402
     ConfigError,
@@ -20,6 +23,8 @@ from plugconv_mm.engine.launch import (  # noqa: E402
     make_parser,
 )
 from plugconv_mm.visualization import read_scalars  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
 
 
 def in_two_processes(function, *args):
@@ -84,10 +89,32 @@ def test_runs(tmp_path):
         assert ends[name]['optimizer']['base_param_settings']['lr'] == pytest.approx(
             ends['one']['optimizer']['base_param_settings']['lr'])
         for figure in ('grad_norm', 'lr', 'accuracy'):
-            values = read_scalars(tmp_path / name)[figure]
-            assert values == [(step, pytest.approx(value, rel=1e-4)) for step, value in read_scalars(tmp_path / 'one')[figure][
-                -len(values):]], (name, figure)
+            values, whole = (read_scalars(tmp_path / run)[figure] for run in (name, 'one'))
+            assert values == [(step, pytest.approx(value, rel=1e-4)) for step, value in whole[-len(values):]], figure
     assert len(read_scalars(tmp_path / 'whole')['accuracy']) == 3
+
+
+@pytest.mark.slow
+def test_the_config(tmp_path, monkeypatch):
+    """HorNet-L in a Cascade Mask R-CNN: half in each process; one process reads the checkpoint and evaluates alike."""
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(ROOT)
+    config = 'configs/hornet/cascade-mask-rcnn_hornet-large-gf_fpn_fsdp-ms-480-800-3x_coco.py'
+    rehearsal.build_data(tmp_path / 'data')
+    in_two_processes(families.rehearse_sharded, tmp_path, config, tmp_path / 'data')
+    work_dir = tmp_path / Path(config).stem
+    assert len(read_scalars(work_dir)['loss']) == 1  # all four pictures at once
+    cfg = load_config(make_parser('').parse_args([config, '--work-dir', str(tmp_path / 'test')]))
+    rehearsal.leave_out_weights(cfg)
+    rehearsal.make_small(cfg, tmp_path / 'data')
+    cfg.load_from = (work_dir / 'last_checkpoint').read_text()
+    runner = build_runner(cfg)
+    metrics = runner.val()
+    for name, value in metrics.items():
+        assert read_scalars(work_dir)[name][-1][1] == pytest.approx(value, abs=1e-3), name
+    one, two = json.loads((tmp_path / 'held.json').read_text())
+    total = sum(p.numel() for p in runner.model.parameters())
+    assert one + two == total > 2.5e8 and one < 0.51 * total
 
 
 SHARDED = dict(runner_type='FlexibleRunner', strategy=dict(type='plugconv_mm.FSDPStrategy'))
