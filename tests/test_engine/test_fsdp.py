@@ -142,6 +142,22 @@ def test_parameters_stay_what_they_are():
         FSDPStrategy(model_wrapper=dict(use_orig_params=False))
 
 
+def test_weights_that_do_not_fit_are_named(tmp_path, one_process, monkeypatch):
+    from plugconv_mm.engine.strategies import FSDPStrategy
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    strategy = FSDPStrategy(work_dir=str(tmp_path), experiment_name='misfit', log_kwargs=dict(log_level='ERROR'))
+    strategy.prepare(families.model_of('hornet'))
+    state = {name: tensor + 1 for name, tensor in strategy.model_state_dict().items()}
+    whole, _ = dict(state), state.pop('head.weight')
+    state.update({'head.bias': torch.zeros(7), 'more': torch.zeros(1)})
+    with pytest.raises(RuntimeError, match='missing: head.weight; unexpected: more; of another shape: head.bias$'):
+        strategy.load_model_state_dict(state, strict=True)
+    strategy.load_model_state_dict({f'module.{name}': tensor for name, tensor in state.items()})
+    loaded = strategy.model_state_dict()
+    torch.testing.assert_close({name: loaded[name] - int(not name.startswith('head.')) for name in loaded},
+                               {name: tensor - 1 for name, tensor in whole.items()})
+
+
 def test_one_process_shards_nothing(tmp_path):
     file = tmp_path / 'cfg.py'
     file.write_text(Config(families.run_config(tmp_path, **SHARDED)).pretty_text)
