@@ -112,6 +112,7 @@ def test_the_config(tmp_path, monkeypatch):
     metrics = runner.val()
     for name, value in metrics.items():
         assert read_scalars(work_dir)[name][-1][1] == pytest.approx(value, abs=1e-3), name
+    runner.model.load_state_dict(read_checkpoint(cfg.load_from)['state_dict'])  # all of it, and nothing else
     one, two = json.loads((tmp_path / 'held.json').read_text())
     total = sum(p.numel() for p in runner.model.parameters())
     assert one + two == total > 2.5e8 and one < 0.51 * total
