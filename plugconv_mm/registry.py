@@ -42,3 +42,5 @@ MODELS = PlugInRegistry('model', parent=root.MODELS, scope='plugconv_mm', locati
 HOOKS = PlugInRegistry('hook', parent=root.HOOKS, scope='plugconv_mm', locations=['plugconv_mm.engine.hooks'])
 OPTIM_WRAPPER_CONSTRUCTORS = PlugInRegistry('optim_wrapper_constructor', parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
                                             scope='plugconv_mm', locations=['plugconv_mm.engine.optimizers'])
+STRATEGIES = PlugInRegistry('strategy', parent=root.STRATEGIES, scope='plugconv_mm',
+                            locations=['plugconv_mm.engine.strategies'])

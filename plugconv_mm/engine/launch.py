@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config import utils as config_utils
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, OPTIMIZERS, RUNNERS, Registry
 from mmengine.runner import Runner
@@ -123,13 +124,22 @@ def load_config(args):
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / file.stem)
     cfg.launcher = args.launcher
-    if args.launcher != 'none' and not torch.cuda.is_available():
-        _distribute_on_cpu(cfg)
+    if args.launcher != 'none':
+        _distribute(cfg)
     _revert_sync_bn(cfg)
     if cfg.get('default_scope') == 'mmdet':
         from mmdet.utils import setup_cache_size_limit_of_dynamo
         setup_cache_size_limit_of_dynamo()
     return cfg
+
+
+def _distribute(cfg):
+    """See to it that the processes have what they run on."""
+    here, gpus = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.cuda.device_count()
+    if 0 < gpus < here:
+        raise ConfigError(f'{here} processes need a GPU each, and this machine has {gpus}: start at most {gpus}')
+    if not torch.cuda.is_available():
+        _distribute_on_cpu(cfg)
 
 
 def _distribute_on_cpu(cfg):
@@ -314,9 +324,25 @@ def inner_datasets(dataset, place):
         yield place, dataset
 
 
+def is_sharded(cfg):
+    """Whether a config shards the model over its processes."""
+    return str((cfg.get('strategy') or {}).get('type')).endswith('FSDPStrategy')
+
+
 def build_runner(cfg):
-    """A runner of the type that the config asks for, which says which backends ParC takes."""
+    """A runner of the type that the config asks for, which says which backends ParC takes.
+
+    Raises:
+        ConfigError: A hook needs whole weights, and the config shards them.
+    """
+    if cfg.get('launcher', 'none') == 'none' and is_sharded(cfg):
+        cfg.pop('runner_type')
+        cfg.pop('strategy')
+        print_log('The model is not sharded: there is one process.', logger='current')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if is_sharded(cfg) and any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        raise ConfigError('EMAHook averages whole weights, and the config shards them: leave out one of the two, the '
+                          'hook or runner_type and strategy')
     runner.register_hook(ParCBackendHook())
     return runner
 
@@ -397,7 +423,8 @@ def explain(error):
         return _explain_unknown(*unknown)
     builds = [frame for frame, _ in frames if frame.f_code.co_name == 'build_from_cfg' and 'registry' in frame.f_locals]
     if not builds:
-        return None
+        ours = last.f_globals.get('__name__', '').startswith('plugconv_mm.engine.hooks.')
+        return str(error) if ours and isinstance(error, (ValueError, NotImplementedError)) else None
     wrong_arguments = isinstance(error, TypeError) and re.search(r'\bargument', str(error))
     if wrong_arguments or isinstance(error, (ValueError, AssertionError, ImportError, NotImplementedError)):
         what = builds[-1].f_locals.get('obj_type', '')

@@ -19,6 +19,7 @@ from plugconv_mm.engine.launch import (
     build_runner,
     check_data,
     inner_datasets,
+    is_sharded,
     load_config,
     make_parser,
     set_pretrain_dataloaders,
@@ -42,6 +43,7 @@ class Report:
         failed (str | None): The stage that failed, one of ``STAGES``.
         error (str): What it failed with.
         missing_weights (list[str]): Weights that the config starts from and that are not on this machine.
+        whole (bool): Whether the config shards the model, which one process does not.
         losses (list[float]): Of the training iterations.
         metrics (dict): What the evaluator returned.
         parameters (int): Of the model.
@@ -51,6 +53,7 @@ class Report:
     failed: str | None = None
     error: str = ''
     missing_weights: list = field(default_factory=list)
+    whole: bool = False
     losses: list = field(default_factory=list)
     metrics: dict = field(default_factory=dict)
     parameters: int = 0
@@ -123,6 +126,7 @@ def _rehearse(report, watch, data, work_dir):
     watch.stage = 'data'
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     watch.stage = 'build'
+    report.whole = is_sharded(cfg)
     runner = build_runner(cfg)
     report.parameters = sum(p.numel() for p in runner.model.parameters())
     runner.register_hook(watch, 'LOWEST')

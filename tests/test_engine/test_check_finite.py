@@ -3,13 +3,14 @@ import torch
 
 mmengine = pytest.importorskip('mmengine')
 
+from mmengine.config import ConfigDict  # noqa: E402
 from mmengine.model import BaseModel  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 from mmengine.structures import BaseDataElement  # noqa: E402
 from torch.utils.data import Dataset  # noqa: E402
 
 import plugconv_mm  # noqa: E402, F401
-from plugconv_mm.engine.hooks import NonFiniteError  # noqa: E402
+from plugconv_mm.engine.hooks import CheckFiniteHook, NonFiniteError  # noqa: E402
 
 
 class Pictures(Dataset):
@@ -70,6 +71,12 @@ def test_input_names_the_picture(tmp_path):
     with pytest.raises(NonFiniteError, match=r'input holds NaN or infinity at iteration 2, in .*/3\.jpg') as error:
         train(tmp_path, Pictures(wrong=3), Model())
     assert 'pictures/2.jpg' not in str(error.value)
+
+
+def test_bare_labels_have_no_names():
+    with pytest.raises(NonFiniteError, match='The pictures of this batch: unknown'):
+        CheckFiniteHook().after_train_iter(ConfigDict(iter=3), 3, dict(data_samples=torch.tensor([1, 2])),
+                                           dict(loss=torch.tensor(float('nan'))))
 
 
 def test_our_configs_have_it():

@@ -127,3 +127,11 @@ def test_sync_bn_of_several_processes(world_size, gpus, expected, monkeypatch):
     cfg = Config(dict(launcher='pytorch', model=dict(head=[dict(norm_cfg=dict(type='SyncBN'))])))
     launch._revert_sync_bn(cfg)
     assert cfg.model.head[0].norm_cfg.type == expected
+
+
+def test_more_processes_than_gpus(tmp_path, monkeypatch):
+    (tmp_path / 'cfg.py').write_text('')
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    with pytest.raises(launch.ConfigError, match='4 processes need a GPU each, .* 2: start at most 2'):
+        launch.load_config(launch.make_parser('').parse_args([str(tmp_path / 'cfg.py'), '--launcher', 'pytorch']))

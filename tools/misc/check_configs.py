@@ -80,7 +80,8 @@ def table(reports):
         evaluated = next((f'{name.rpartition("/")[2]} and {len(r.metrics) - 1} more' for name in r.metrics), '–')
         weights = ', '.join(path.rpartition('/')[2] for path in r.missing_weights) or '–'
         rows.append((r.config.removeprefix('configs/').removesuffix('.py'), f'{r.parameters / 1e6:.1f}M', losses,
-                     evaluated, weights, f'{r.seconds:.0f}', f'failed: {r.failed}' if r.failed else 'ok'))
+                     evaluated, weights, f'{r.seconds:.0f}', f'failed: {r.failed}' if r.failed else
+                     'ok, in one process, which does not shard' if r.whole else 'ok'))
     rows.insert(1, ('---', ) * len(rows[0]))
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 

@@ -40,5 +40,7 @@ class CheckFiniteHook(Hook):
 
 
 def _pictures(data_batch):
-    samples = (data_batch or {}).get('data_samples') or []
+    samples = (data_batch or {}).get('data_samples')
+    if not isinstance(samples, (list, tuple)):  # bare labels
+        return []
     return [str(sample.get('img_path', 'unnamed')) for sample in samples]
