@@ -18,6 +18,7 @@ from plugconv_mm.datasets import build_digits, build_miniature
 from plugconv_mm.engine.launch import (
     build_runner,
     check_data,
+    explain,
     inner_datasets,
     load_config,
     make_parser,
@@ -40,7 +41,7 @@ class Report:
     Attributes:
         config (str): The file.
         failed (str | None): The stage that failed, one of :data:`STAGES`.
-        error (str): What it failed with.
+        error (str): What it failed with; of what the user can mend, the one message that the tools end with.
         missing_weights (list[str]): Weights that the config starts from and that are not on this machine.
         losses (list[float]): Of the training iterations.
         metrics (dict): What the evaluator returned.
@@ -85,7 +86,7 @@ def rehearse(config, data, work_dir):
     except (Exception, SystemExit) as error:
         import traceback
         traceback.print_exc()
-        report.failed, report.error = watch.stage, f'{type(error).__name__}: {error}'
+        report.failed, report.error = watch.stage, explain(error) or f'{type(error).__name__}: {error}'
     report.seconds = time.perf_counter() - start
     return report
 
