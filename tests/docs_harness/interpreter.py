@@ -21,7 +21,7 @@ from pathlib import Path
 
 # The package comes before mmdet, whose modules look for mmcv's operators while they are imported.
 PRELOADED = ('plugconv_mm.analysis.loading', 'plugconv_mm.engine.rehearsal', 'mmdet.apis', 'mmseg.apis',
-             'mmpretrain.apis', 'matplotlib.pyplot', 'cv2')
+             'mmpretrain.apis', 'torch._dynamo', 'matplotlib.pyplot', 'sklearn.datasets', 'cv2')
 # Tools and what is added to their arguments, so that they end in seconds.
 LENGTHS = {
     'compare.py': '--shape 64 64 --rounds 1',

@@ -53,7 +53,7 @@ def pip(arguments):
     parser.add_argument('-r', '-c', '--requirement', '--constraint', dest='files', action='append', default=[])
     for flags in (['-U', '--upgrade'], ['--force-reinstall'], ['--no-deps'], ['-q', '--quiet']):
         parser.add_argument(*flags, action='store_true')
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     root = Path(os.environ['DOCS_REPOSITORY'])
     for file in args.files:
         if not Path(file).is_file():
