@@ -5,7 +5,9 @@ SMALL and LEFT_OUT. What it reads and is not there is made beforehand: checkpoin
 that the command names, pictures, a log. What it is told to write has to be there afterwards.
 """
 import argparse
+import atexit
 import contextlib
+import gc
 import glob
 import importlib
 import json
@@ -48,6 +50,7 @@ def serve(path):
     """Answer each connection with a process; the exit code goes back."""
     for module in PRELOADED:
         importlib.import_module(module)
+    gc.freeze()  # else the first collection of each process copies all there is
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -93,7 +96,11 @@ def apart(call):
         code = 1
     else:
         code = 0
-    sys.exit(code)
+    # taking down all that was imported is not worth its time
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def name_of(arguments):
@@ -172,8 +179,8 @@ def look_for_outputs(arguments):
 
 def prepare(arguments):
     """Make what a command reads and is not there."""
-    code = arguments[0] in ('-c', '-')
-    words = re.findall(r'["\']([^"\'\n]+)["\']', arguments[1]) if arguments[0] == '-c' else arguments[1:]
+    code = arguments[1] if arguments[0] == '-c' else ''
+    words = re.findall(r'["\']([^"\'\n]+)["\']', code) if code else arguments[1:]
     words = [word.rpartition('=')[2] for word in words]
     configs = [word for word in words if word.endswith('.py') or '::' in word]
     number = 0
@@ -181,7 +188,7 @@ def prepare(arguments):
         if word in outputs_of(arguments) or '*' in word:
             continue
         if word.endswith('.pth'):
-            if not Path(word).exists() and not (code and re.search(rf'save\w*\([^)]*{word}', arguments[1])):
+            if not Path(word).exists() and not re.search(rf'(save|write)\w*\(.*{word}', code):
                 make_checkpoint(word, configs[min(number, len(configs) - 1)] if configs else SLAK,
                                 name_of(arguments))
             number += 1
@@ -220,7 +227,7 @@ def make_checkpoint(path, config, tool):
     with contextlib.redirect_stdout(sys.stderr):
         model, _ = build_task(load_config(argparse.Namespace(
             config=config, cfg_options=None, work_dir=None, launcher='none', local_rank=0)), config)
-    torch.save(dict(meta=dict(epoch=1, iter=1), state_dict=model.state_dict()), path)
+    torch.save(dict(meta=dict(epoch=0, iter=0), state_dict=model.state_dict()), path)
 
 
 if __name__ == '__main__':

@@ -40,7 +40,7 @@ PLACEHOLDERS = {
 }
 # Commands that take more than a few seconds: networks at full width, several of them, ONNX, processes of their own.
 HEAVY = re.compile(r'configs/(?!digits)|package::|timm::|-m benchmarks|(compare|erf|vis_cam|export_onnx|check_configs|'
-                   r'controlled_study|tools/demo)\.py|(dist|slurm)_(train|test)\.sh|torchrun|-m torch')
+                   r'controlled_study|draw_operators|tools/demo)\.py|(dist|slurm)_(train|test)\.sh|torchrun|-m torch')
 # The rows of the tables of configs, which update_model_zoo.py writes. They need 8 GPUs and more: what they run is
 # rehearsed by test_configs/test_rehearsal.py, config by config, and dist_train.sh by test_tools/test_train_test.py.
 ROW = re.compile(r'^\| \[[^]]+\]\(([^)]+\.py)\) .*\| `bash tools/dist_train\.sh (configs/\S+\.py) (\d+)` \|$', re.M)
@@ -73,9 +73,10 @@ def shown_commands():
             if block.language in (*blocks.SHELL, 'inline'):
                 for command in blocks.commands(block):
                     text = re.sub(r'\s+#\s.*', '', fill_in(command))
+                    is_option = command.text.startswith('--')  # of a training
                     found.setdefault(' '.join(text.split()), pytest.param(
                         command.place, text, id=command.place,
-                        marks=[pytest.mark.slow] if HEAVY.search(text) else []))
+                        marks=[pytest.mark.slow] if HEAVY.search(text) or is_option else []))
     return list(found.values())
 
 

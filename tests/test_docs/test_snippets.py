@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import inspect
 import re
+import shlex
 import textwrap
 
 import pytest
@@ -20,6 +21,7 @@ from mmdet.testing import demo_mm_inputs  # noqa: E402
 from mmengine import registry  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.logging import MessageHub  # noqa: E402
+from mmengine.optim import build_optim_wrapper  # noqa: E402
 from mmengine.registry import HOOKS, MODELS, VISBACKENDS, DefaultScope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 from mmengine.structures import PixelData  # noqa: E402
@@ -86,12 +88,12 @@ def test_there_is_python():
 @pytest.mark.parametrize('page', programs())
 def test_program(page, sandbox):
     """In one process, with the names of the blocks before; an error names page and line."""
-    (sandbox.folder / 'page.py').write_text(textwrap.dedent('''
+    code = textwrap.dedent("""
         names = {'__name__': '__main__'}
         for place, line, text in BLOCKS:
             exec(compile('\\n' * (line - 1) + text, place, 'exec'), names)
-        ''').replace('BLOCKS', repr([(block.page, block.line, block.text) for block in page])))
-    sandbox.run('python page.py', page[0].place)
+        """).replace('BLOCKS', repr([(block.page, block.line, block.text) for block in page]))
+    sandbox.run(f'python -c {shlex.quote(code)}', page[0].place)
 
 
 @pytest.mark.parametrize('block', configs())
@@ -100,17 +102,21 @@ def test_config(block, tmp_path, monkeypatch):
     monkeypatch.setenv('WANDB_MODE', 'offline')
     names = assigned(block)
     if '_base_' in names:
-        return train(read(block.text, tmp_path), block)
+        cfg = read(block.text, tmp_path)
+        model = train(cfg)
+        for name in set(names) & set(cfg) - {'model'}:
+            check_part(name, cfg[name], model, tmp_path / name)
+        return
     # one name may be given one value after another
     for statement in ast.parse(block.text).body:
         name, text = statement.targets[0].id, ast.unparse(statement)
         value = Config.fromstring(text, '.py')[name]
         if name == 'model':
-            check_model(value, text, block, tmp_path)
+            check_model(value, text, tmp_path)
         else:
             base = read(f"_base_ = '{BASES['']}'\n{text}", tmp_path)
             with DefaultScope.overwrite_default_scope(base.default_scope):
-                check_part(name, value, tmp_path / name)
+                check_part(name, value, torch.nn.Linear(1, 1), tmp_path / name)
 
 
 def read(text, folder):
@@ -120,7 +126,7 @@ def read(text, folder):
     return load_config(make_parser('').parse_args([str(file)]))
 
 
-def check_model(model, text, block, folder):
+def check_model(model, text, folder):
     """A part of a model changes a common one. A backbone alone, which deletes nothing of another, is built by itself.
     """
     backbone = model.get('backbone') or {}
@@ -130,11 +136,11 @@ def check_model(model, text, block, folder):
         assert all(torch.isfinite(y).all() for y in maps) and len(maps)
         return
     base = next(base for key, base in BASES.items() if key in model or not key)
-    train(read(f"_base_ = '{base}'\n{text}", folder), block)
+    train(read(f"_base_ = '{base}'\n{text}", folder))
 
 
-def train(cfg, block):
-    """Build the model and take a step on two pictures; every plug-in that the block names is in it, and learns."""
+def train(cfg):
+    """Build the model and take a step on two pictures; every plug-in that the config names is in it, and learns."""
     torch.manual_seed(0)
     MessageHub.get_current_instance().update_info('epoch', 0)  # heads ask a runner's for it
     model = build_model(cfg).train()
@@ -151,14 +157,17 @@ def train(cfg, block):
     loss, _ = model.parse_losses(model.loss(pictures, samples))
     loss.backward()
     assert torch.isfinite(loss)
-    for name in re.findall(r'type=.plugconv_mm\.(\w+)', block.text):
+    for name in re.findall(r"'type': 'plugconv_mm\.(\w+)", str(cfg.model.to_dict())):
         found = [m for m in model.modules() if type(m).__name__ == name]
         assert found, f'no {name} in the model'
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for m in found for p in m.parameters()), name
+    return model
 
 
-def check_part(name, value, folder):
-    """Hooks and backends of curves are built; of all else the types are known and take the arguments."""
+def check_part(name, value, model, folder):
+    """Hooks, optimizers and backends of curves are built; of all else the types are known and take the arguments."""
+    if name == 'optim_wrapper':
+        build_optim_wrapper(model, value)
     if name == 'custom_hooks':
         assert value and all(map(HOOKS.build, value))
         return
