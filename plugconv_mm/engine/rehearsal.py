@@ -41,7 +41,7 @@ class Report:
     Attributes:
         config (str): The file.
         failed (str | None): The stage that failed, one of :data:`STAGES`.
-        error (str): What it failed with; of what the user can mend, the one message that the tools end with.
+        error (str): What it failed with.
         missing_weights (list[str]): Weights that the config starts from and that are not on this machine.
         losses (list[float]): Of the training iterations.
         metrics (dict): What the evaluator returned.
