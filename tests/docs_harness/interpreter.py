@@ -189,8 +189,13 @@ def prepare(arguments):
             continue
         if word.endswith('.pth'):
             if not Path(word).exists() and not re.search(rf'(save|write)\w*\(.*{word}', code):
-                make_checkpoint(word, configs[min(number, len(configs) - 1)] if configs else SLAK,
-                                name_of(arguments))
+                config = configs[min(number, len(configs) - 1)] if configs else SLAK
+                if '--resume' in arguments:  # more than weights
+                    run([arguments[0], config, '--work-dir', 'work_dirs/before'])
+                    Path(word).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(Path('work_dirs/before/last_checkpoint').read_text(), word)
+                else:
+                    make_checkpoint(word, config, name_of(arguments))
             number += 1
         elif word.lower().endswith(('.jpg', '.jpeg', '.png')) and not Path(word).exists():
             Path(word).parent.mkdir(parents=True, exist_ok=True)
