@@ -7,6 +7,7 @@ that the command names, pictures, a log. What it is told to write has to be ther
 import argparse
 import atexit
 import contextlib
+import fnmatch
 import gc
 import glob
 import importlib
@@ -112,6 +113,12 @@ def shorten(arguments):
     """The same command with fewer processes, pictures and rounds."""
     while arguments and arguments[0] in ('-u', '-B'):
         arguments = arguments[1:]
+    if name_of(arguments) == 'check_configs.py':  # the first config that matches is enough
+        tool, *rest = arguments
+        pattern = rest.pop(0) if rest and not rest[0].startswith('-') else 'digits'
+        found = sorted(path for path in glob.glob('configs/*/*.py')
+                       if pattern in path or fnmatch.fnmatch(path, f'*{pattern}*'))
+        arguments = [tool, *(found[:1] or [pattern]), *rest]
     arguments = [re.sub(r'^(--nproc[_-]per[_-]node)=\d+$', r'\1=1', argument) for argument in arguments]
     return [*arguments, *LENGTHS.get(name_of(arguments), '').split()]
 
@@ -200,18 +207,11 @@ def prepare(arguments):
         elif word.lower().endswith(('.jpg', '.jpeg', '.png')) and not Path(word).exists():
             Path(word).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy('data/digits/val/val_00000.jpg', word)
-    tool = name_of(arguments)
-    if tool == 'plot_sparsity.py':
+    if name_of(arguments) == 'plot_sparsity.py':
         import tiny_training
         cfg = tiny_training.config()
         cfg.custom_hooks[0].update_frequency = 3
         tiny_training.build(arguments[1], cfg).train()
-    if tool == 'check_configs.py':  # the first of those that match is enough
-        pattern = next((word for word in arguments[1:2] if not word.startswith('-')), 'digits')
-        found = sorted(path for path in glob.glob('configs/**/*.py', recursive=True) if '_base_' not in path)
-        for path in found:
-            if path != next(p for p in found if pattern in p):
-                os.remove(path)
 
 
 def make_checkpoint(path, config, tool):
