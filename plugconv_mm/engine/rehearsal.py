@@ -18,6 +18,7 @@ from plugconv_mm.datasets import build_digits, build_far_cue, build_miniature
 from plugconv_mm.engine.launch import (
     build_runner,
     check_data,
+    explain,
     inner_datasets,
     is_sharded,
     load_config,
@@ -89,7 +90,7 @@ def rehearse(config, data, work_dir):
     except (Exception, SystemExit) as error:
         import traceback
         traceback.print_exc()
-        report.failed, report.error = watch.stage, f'{type(error).__name__}: {error}'
+        report.failed, report.error = watch.stage, explain(error) or f'{type(error).__name__}: {error}'
     report.seconds = time.perf_counter() - start
     return report
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import rehearsal_stand_ins
 import torch
 
 for name in ('mmdet', 'mmseg', 'mmpretrain'):
@@ -125,6 +126,10 @@ def broken(tmp_path, text):
     ('config', 'x = 1 / 0', 'ZeroDivisionError'),
     ('data', "val_dataloader = dict(dataset=dict(data_root='data/nowhere/'))", 'nowhere'),
     ('build', "model = dict(backbone=dict(depth=51))", 'depth must be one of'),
+    ('build', "model = dict(backbone=dict(type='ParCResNets'))",
+     "the config names ParCResNets, which is not a model that mmseg knows. Did you mean type='plugconv_mm.ParCResNet'"),
+    ('build', "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFiles')]))",
+     'the config names LoadImageFromFiles, which is not a transform'),
     ('train', "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))", 'KeyError'),
     ('train', "optim_wrapper = dict(optimizer=dict(lr=1e30), clip_grad=None)", 'the loss is not finite'),
     ('train', "optim_wrapper = dict(optimizer=dict(lr=1e30), clip_grad=None)\ncustom_hooks = []", 'two finite losses'),
@@ -155,8 +160,7 @@ def test_a_lost_state_is_found(data, tmp_path, monkeypatch):
 
 def test_command_names_config_and_stage(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(check_configs, 'rehearse', lambda config, data, work_dir: rehearsal.Report(
-        str(config), *(('evaluate', 'KeyError: x') if 'gf' in str(config) else ())))
+    monkeypatch.setattr(check_configs, 'rehearse_apart', rehearsal_stand_ins.fails_with_gf)
     check_configs.main(['upernet_parc-resnet50-thin', '--table', str(tmp_path / 'table.md')])
     assert 'upernet_parc-resnet50-thin_digits' in (tmp_path / 'table.md').read_text()
     with pytest.raises(SystemExit) as end:
@@ -170,7 +174,7 @@ def test_command_names_config_and_stage(tmp_path, monkeypatch, capsys):
 
 
 def test_a_killed_process_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(check_configs, 'rehearse', lambda *args: os.kill(os.getpid(), 9))
+    monkeypatch.setattr(check_configs, 'rehearse_apart', rehearsal_stand_ins.killed)
     report, = check(['digits/upernet_parc-resnet50-thin_digits'], tmp_path)
     assert report.failed == 'process' and '-9' in report.error
     assert json.loads((tmp_path / 'data/miniature.json').read_text())['coco'] == 6
