@@ -36,6 +36,8 @@ LENGTHS = {
     'benchmarks.high_resolution': '--shape 64 96',
     'benchmarks.backbones': '--families parc-mobilenetv2 --modes small --seconds 0.01',
     'update_model_zoo.py': '--tables',
+    'far_cue.py': '--num-train 8 --num-val 2',
+    'controlled_study.py': '--seeds 1 --iters 4',
 }
 # Tools whose configs become small, as engine/rehearsal.py makes them: pictures, iterations, weights that are not there.
 SMALL = ('train.py', 'test.py', 'image_demo.py', 'vis_cam.py')

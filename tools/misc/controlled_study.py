@@ -101,8 +101,14 @@ def configure(question, network, seed, data, work_dir):
             data_root=str(data), metainfo=metainfo,
             data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'{question.labels}/{split}')))
     cfg.merge_from_dict(changes)
-    cfg.param_scheduler[1].update(end=question.iters, T_max=question.iters - 40)
+    warm_up = min(40, question.iters // 4)
+    cfg.param_scheduler[0].update(end=warm_up)
+    cfg.param_scheduler[1].update(begin=warm_up, end=question.iters, T_max=question.iters - warm_up)
     return cfg
+
+
+def result_file(out, number, index, seed):
+    return out / f'{number}-{index}-{seed}-of-{STUDY[number].iters}.json'
 
 
 def train(number, index, seed, data, out):
@@ -136,13 +142,13 @@ def train(number, index, seed, data, out):
     seconds = round(time.perf_counter() - start, 1)
     result = dict(curve=curve, seconds=seconds, parameters=sum(p.numel() for p in trained),
                   nonzero=sum(int(p.count_nonzero()) for p in trained))
-    with replacing(out / f'{number}-{index}-{seed}.json') as file:
+    with replacing(result_file(out, number, index, seed)) as file:
         file.write(json.dumps(result).encode())
 
 
 def run_all(tasks, data, out, jobs):
     """Train what has not been trained, each in a process of its own, and show how far it is."""
-    waiting = [task for task in tasks if not (out / '{}-{}-{}.json'.format(*task)).is_file()]
+    waiting = [task for task in tasks if not result_file(out, *task).is_file()]
     total, done, running, start = len(waiting), 0, {}, time.perf_counter()
     path = os.pathsep.join((str(ROOT), os.environ.get('PYTHONPATH', '')))
     environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=path)
@@ -153,7 +159,8 @@ def run_all(tasks, data, out, jobs):
             log.parent.mkdir(exist_ok=True)
             with open(log, 'w') as file:
                 process = subprocess.Popen(
-                    [sys.executable, __file__, '--task', *map(str, task), '--data', str(data), '--out', str(out)],
+                    [sys.executable, __file__, '--task', *map(str, task), '--iters',
+                     str(STUDY[task[0]].iters), '--data', str(data), '--out', str(out)],
                     stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
             running[process] = task, log
         time.sleep(0.5)
@@ -176,7 +183,7 @@ def summarise(seeds, out):
     for number, question in enumerate(STUDY):
         rows = []
         for index, network in enumerate(question.networks):
-            results = [json.loads((out / f'{number}-{index}-{seed}.json').read_text()) for seed in range(seeds)]
+            results = [json.loads(result_file(out, number, index, seed).read_text()) for seed in range(seeds)]
             curve = {step: [result['curve'][step] for result in results] for step in results[0]['curve']}
             rows.append(dict(network=network.name, mIoU=curve, parameters=results[0]['parameters'],
                              nonzero=results[0]['nonzero'], seconds=[result['seconds'] for result in results]))
@@ -192,12 +199,13 @@ def table(summary):
 
     lines = []
     for part in summary:
-        half, whole = part['iters'] // 2, part['iters']
+        steps = list(part['networks'][0]['mIoU'])
+        half, whole = steps[len(steps) // 2 - 1], steps[-1]
         lines += [f'**{part["question"]}** (labels `{part["labels"]}`)', '',
                   f'| network | weights that count | mIoU after {half} iterations | after {whole} |',
                   '| --- | --- | --- | --- |']
-        lines += [f'| {row["network"]} | {row["nonzero"]:,} | {figure(row["mIoU"][str(half)])} | '
-                  f'{figure(row["mIoU"][str(whole)])} |' for row in part['networks']]
+        lines += [f'| {row["network"]} | {row["nonzero"]:,} | {figure(row["mIoU"][half])} | '
+                  f'{figure(row["mIoU"][whole])} |' for row in part['networks']]
         lines.append('')
     return '\n'.join(lines)
 
@@ -227,9 +235,15 @@ def main(argv=None):
     parser.add_argument('--data', type=Path, default=Path('data/far_cue'), help='where the pictures are built')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/study'), help='for results and logs')
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each network')
+    parser.add_argument('--iters', type=int, help='of each training, to try it out (default: those of the study)')
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='trainings at a time, one core each')
     parser.add_argument('--task', type=int, nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.iters is not None:
+        if args.iters < 4:
+            parser.error(f'--iters must be at least 4, for four evaluations, got {args.iters}')
+        for question in STUDY:
+            question.iters = args.iters
     if args.task:
         logging.disable(logging.INFO)
         return train(*args.task, args.data.resolve(), args.out.resolve())
