@@ -5,12 +5,22 @@ import plugconv_mm  # noqa: F401  before mmdet, whose modules look for mmcv's op
 
 
 @pytest.fixture(autouse=True)
-def default_scope_of_registries():
-    """A Runner sets the default scope of mmengine's registries for good; here each test begins without one."""
+def nothing_left_of_runners():
+    """A Runner sets the default scope of mmengine's registries and a visualizer for good; here each test has its own.
+
+    They go before a test, too, as fixtures of a module leave them behind, and after it, for the sake of such fixtures.
+    """
     try:
         from mmengine.registry import DefaultScope
+        from mmengine.visualization import Visualizer
     except ImportError:
         yield
         return
-    DefaultScope._instance_dict.clear()  # of what fixtures of a module left, too
+
+    def clear():
+        for kind in (DefaultScope, Visualizer, *Visualizer.__subclasses__()):
+            kind._instance_dict.clear()
+
+    clear()
     yield
+    clear()

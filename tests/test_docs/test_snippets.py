@@ -166,8 +166,9 @@ def train(cfg):
 
 def check_part(name, value, model, folder):
     """Hooks, optimizers and backends of curves are built; of all else the types are known and take the arguments."""
-    if name == 'optim_wrapper':
+    if name == 'optim_wrapper':  # some of its arguments are the constructor's
         build_optim_wrapper(model, value)
+        return
     if name == 'custom_hooks':
         assert value and all(map(HOOKS.build, value))
         return

@@ -36,11 +36,8 @@ train, evaluate = tool('train'), tool('test')
 
 @pytest.fixture(autouse=True)
 def at_the_root(monkeypatch):
-    """Configs are named from the repository's root; runners of other tests leave their visualizer behind."""
-    from mmengine.visualization import Visualizer
+    """Configs are named from the repository's root."""
     monkeypatch.chdir(ROOT)
-    for kind in (Visualizer, *Visualizer.__subclasses__()):
-        monkeypatch.setattr(kind, '_instance_dict', type(kind._instance_dict)())
     level = logging.root.level
     yield
     logging.root.setLevel(level)
