@@ -73,10 +73,12 @@ def shown_commands():
             if block.language in (*blocks.SHELL, 'inline'):
                 for command in blocks.commands(block):
                     text = re.sub(r'\s+#\s.*', '', fill_in(command))
-                    is_option = command.text.startswith('--')  # of a training
+                    # options are those of a training; the README's are run by default, of the other pages' what is fast
+                    slow = HEAVY.search(text) or command.text.startswith('--') or (
+                        page != 'README.md' and re.search(r'tools/(train|test)\.py', text))
                     found.setdefault(' '.join(text.split()), pytest.param(
                         command.place, text, id=command.place,
-                        marks=[pytest.mark.slow] if HEAVY.search(text) or is_option else []))
+                        marks=[pytest.mark.slow] if slow else []))
     return list(found.values())
 
 

@@ -64,8 +64,10 @@ def python_blocks():
     return [block for page in blocks.pages() for block in blocks.read(page) if block.language in blocks.PYTHON]
 
 
-def shown(found):
-    return [pytest.param(item, id=place) for place, item in found.items()]
+def shown(found, fast=()):
+    """Parameters of a test; of the pages that are not `fast`, if some are, slow ones."""
+    return [pytest.param(item, id=place, marks=[pytest.mark.slow] if fast and item.page not in fast else [])
+            for place, item in found.items()]
 
 
 def programs():
@@ -78,7 +80,8 @@ def programs():
 
 
 def configs():
-    return shown({block.place: block for block in python_blocks() if is_config(block)})
+    return shown({block.place: block for block in python_blocks() if is_config(block)}, fast=('README.md',
+                                                                                              'docs/plug_in.md'))
 
 
 def test_there_is_python():
