@@ -48,7 +48,7 @@ class FSDPStrategy(fsdp.FSDPStrategy):
 
     Args:
         model_wrapper (dict, optional): of ``MMFullyShardedDataParallel``, such as ``mixed_precision`` or another
-            ``auto_wrap_policy`` than :func:`wrap_residual_blocks`.
+            ``auto_wrap_policy`` than ``wrap_residual_blocks``.
         **kwargs: of mmengine's, such as ``activation_checkpointing``.
 
     Raises:
