@@ -29,7 +29,9 @@ val_dataloader = dict(
         metainfo=metainfo,
         test_mode=True,
         pipeline=pipeline))
+test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
 
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
@@ -68,4 +70,5 @@ param_scheduler = [
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=500)
 val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
 default_hooks = dict(checkpoint=dict(interval=-1, save_last=False), visualization=dict(draw=False))

@@ -7,8 +7,6 @@ metainfo = dict(
 train_dataloader = dict(dataset=dict(metainfo=metainfo, data_prefix=dict(seg_map_path='digit/training')))
 val_dataloader = dict(dataset=dict(metainfo=metainfo, data_prefix=dict(seg_map_path='digit/validation')))
 test_dataloader = val_dataloader
-test_evaluator = _base_.val_evaluator
-test_cfg = dict(type='TestLoop')
 
 model = dict(
     backbone=dict(
