@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from plugconv_mm.datasets import DataError
+from plugconv_mm.datasets.folders import SUFFIXES
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 # Of ImageNet, in the order R, G, B.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

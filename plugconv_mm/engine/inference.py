@@ -11,9 +11,9 @@ from mmengine.utils import ProgressBar
 
 from plugconv_mm.checkpoint import replacing
 from plugconv_mm.datasets import DataError
+from plugconv_mm.datasets.folders import SUFFIXES
 from plugconv_mm.engine.launch import ConfigError
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 _SMALLEST = 224  # sides of pictures that names are drawn on
 
 

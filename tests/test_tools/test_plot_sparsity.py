@@ -41,7 +41,7 @@ def test_log_and_checkpoints_tell_the_same(tmp_path, capsys):
 
     plot(tmp_path / 'work')
     plot(*files, '--out', tmp_path / 'other.png')
-    assert f'wrote {tmp_path}/work/sparsity.png' in capsys.readouterr().out
+    assert f'wrote {tmp_path / "work" / "sparsity.png"}' in capsys.readouterr().out
     for path in (tmp_path / 'work/sparsity.png', tmp_path / 'other.png'):
         assert pixels(path).std() > 10
 
