@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from plugconv_mm.engine.launch import build_with_weights, load_config, make_parser, plain_errors
+from plugconv_mm.engine.launch import load_config, make_parser, plain_errors
 
 
 def parse_args(argv=None):
@@ -26,7 +26,9 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     with plain_errors('image_demo.py'):
-        from plugconv_mm.engine.inference import Predictor, check_task, draw_pictures, find_pictures
+        from plugconv_mm.datasets.pictures import find_pictures
+        from plugconv_mm.engine.inference import Predictor, check_task, draw_pictures
+        from plugconv_mm.engine.weights import build_with_weights
         source = Path(args.pictures)
         pictures = find_pictures(source)
         cfg = load_config(args)

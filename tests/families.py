@@ -1,7 +1,6 @@
 """Every family of backbones, small, and trainings of them by one process and by two that share the model."""
 import copy
 import json
-import os
 from pathlib import Path
 
 import tiny_training
@@ -82,15 +81,6 @@ def train_alone(cfg, steps=3):
     return losses, model.state_dict(), wrapper.optimizer.state_dict()
 
 
-def join(rank, port, alone=False):
-    """Become one of two processes; ``alone`` leaves it to others to make a group of them."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
-                      MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    if not alone:
-        torch.distributed.init_process_group('gloo')
-
-
 def one_process():
     """For ``pytest.fixture``: a group of this process alone."""
     torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
@@ -101,7 +91,7 @@ def one_process():
 def shard_as(rank, folder, port, models):
     """One of two processes that share models, with half of the pictures each; the first leaves what came of it."""
     from plugconv_mm.engine.strategies import FSDPStrategy
-    join(rank, port)
+    tiny_training.join(rank, port)
     torch.set_default_dtype(torch.float64)
     half = {key: value[2 * rank:2 * rank + 2] for key, value in pictures().items()}
     results = {}
@@ -157,7 +147,7 @@ def run_config(work_dir, **changes):
 
 def run_sharded(rank, folder, port):
     """One of two processes: a whole run, one that goes on from its first checkpoint, and one from an unsharded one."""
-    join(rank, port)
+    tiny_training.join(rank, port)
     for name, start in (('whole', None), ('again', 'whole'), ('from_one', 'one')):
         cfg = run_config(f'{folder}/{name}', runner_type='FlexibleRunner',
                          strategy=dict(type='plugconv_mm.FSDPStrategy'))
@@ -170,7 +160,7 @@ def run_sharded(rank, folder, port):
 
 def rehearse_sharded(rank, folder, port, config, data):
     """One of two processes that train a config of ours, small, for two iterations, and evaluate it."""
-    join(rank, port, alone=True)
+    tiny_training.join(rank, port, alone=True)
     args = ['--work-dir', f'{folder}/{Path(config).stem}', '--launcher', 'pytorch']
     cfg = load_config(make_parser('').parse_args([config, *args]))
     rehearsal.leave_out_weights(cfg)

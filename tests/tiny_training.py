@@ -142,11 +142,24 @@ class Masks(Hook):
         self.seen.append({name: mask.clone() for name, mask in sparsity.masks.items()})
 
 
-def train_as(rank, folder, growth, port):
-    """One of two processes, each with half of a batch; it leaves its masks and its model in ``rank0.pth``."""
+def in_two_processes(function, folder, *args):
+    """Call ``function(rank, folder, port, *args)`` in both; the port is open from here on, so that nobody takes it."""
+    store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    torch.multiprocessing.spawn(function, (str(folder), store.port, *args), nprocs=2)
+
+
+def join(rank, port, alone=False):
+    """Become one of two processes; ``alone`` leaves it to others to make a group of them."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
-                      MASTER_PORT=str(port))
+                      MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE='True')
     torch.set_num_threads(1)
+    if not alone:
+        torch.distributed.init_process_group('gloo')
+
+
+def train_as(rank, folder, port, growth):
+    """One of two processes, each with half of a batch; it leaves its masks and its model in ``rank0.pth``."""
+    join(rank, port, alone=True)
     cfg = config()
     cfg.custom_hooks[0].growth = growth
     cfg.launcher, cfg.train_dataloader.batch_size = 'pytorch', 2

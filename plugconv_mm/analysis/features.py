@@ -5,8 +5,9 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from plugconv_mm.analysis.loading import build_part, is_whole_model, load_weights
+from plugconv_mm.analysis.loading import build_part, is_whole_model
 from plugconv_mm.engine.launch import ConfigError
+from plugconv_mm.engine.weights import load_weights
 
 
 class FeatureMap(nn.Module):

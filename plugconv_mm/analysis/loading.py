@@ -1,8 +1,6 @@
 """Models for the analyses: built from configs, with random weights or those of a checkpoint."""
 import logging
-import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -11,7 +9,6 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from plugconv_mm.checkpoint import load_from_local, state_dict_of
 from plugconv_mm.engine.launch import ConfigError
 
 # What a model is, by the first of its classes that is here.
@@ -23,9 +20,6 @@ _TASKS = {
     'SingleStageInstanceSegmentor': 'detector',
     'TwoStageDetector': 'detector',
 }
-# What a checkpoint of a backbone may hold beyond a backbone of dense prediction, or one with other outputs: norms of
-# outputs, and classifiers.
-_BESIDE = re.compile(r'(backbone\.)?(norm\d?|fc|head|classifier)\.')
 
 
 def build_part(cfg: Config, settings: dict | list) -> nn.Module:
@@ -91,42 +85,6 @@ def build_task(cfg: Config, name: str) -> tuple[nn.Module, str]:
         raise ConfigError(f'{name} is a {kinds[0]}, whose task is not supported here: it should be an image classifier '
                           'of mmpretrain, an encoder-decoder of mmseg, or a detector of mmdet with one or two stages')
     return model, task
-
-
-def load_weights(model: nn.Module, filename: str | Path, parts: tuple[str, ...] = ('', )) -> dict:
-    """Load a checkpoint, ours or published, into a model that has to be the one it was made from.
-
-    Args:
-        model: The model, or a part of it.
-        filename: The file.
-        parts: Prefixes of the weights that have to be there, such as ``('backbone.', 'neck.')``; others are left as
-            they are. A checkpoint of a bare backbone serves where only ``'backbone.'`` is asked for.
-
-    Returns:
-        What lies beside the weights: ``checkpoint['meta']``.
-
-    Raises:
-        ConfigError: There is no such file, or it holds the weights of another model.
-        ValueError: The file is no checkpoint.
-    """
-    if not Path(filename).is_file():
-        raise ConfigError(f'there is no checkpoint {filename}')
-    checkpoint = load_from_local(str(filename), map_location='cpu')
-    state, own = state_dict_of(checkpoint), model.state_dict()
-    if parts == ('backbone.', ) and not any(key.startswith(parts) for key in state):
-        state = {f'backbone.{key}': value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if key.startswith(parts)}
-    missing = [key for key in own if key.startswith(parts) and key not in state and 'num_batches_tracked' not in key]
-    unknown = [key for key in state if key not in own and (parts == ('', ) or not _BESIDE.match(key))]
-    other = [key for key in state if key in own and state[key].shape != own[key].shape]
-    if missing or unknown or other:
-        said = [f'{len(keys)} weights {what}, e.g. {keys[0]}' for keys, what in (
-            (missing, 'of the model are not in it'), (unknown, 'in it are not of the model'),
-            (other, 'have another shape')) if keys]
-        raise ConfigError(f'{filename} is a checkpoint of another model: {"; ".join(said)}')
-    model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
-    meta = checkpoint.get('meta')
-    return dict(meta) if isinstance(meta, Mapping) else {}
 
 
 def check_device(device: str) -> str:

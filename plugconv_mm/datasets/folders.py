@@ -4,9 +4,6 @@ import os
 import shutil
 from pathlib import Path
 
-# Names of pictures end in one of these.
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-
 
 class DataError(RuntimeError):
     """A data folder that is missing, half-built or not what the config expects; the message says what to do."""

@@ -2,7 +2,6 @@
 import sys
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine.dataset import Compose, pseudo_collate
@@ -11,44 +10,10 @@ from mmengine.utils import ProgressBar
 
 from plugconv_mm.checkpoint import replacing
 from plugconv_mm.datasets import DataError
-from plugconv_mm.datasets.folders import SUFFIXES
+from plugconv_mm.datasets.pictures import read_picture
 from plugconv_mm.engine.launch import ConfigError
 
 _SMALLEST = 224  # sides of pictures that names are drawn on
-
-
-def find_pictures(path):
-    """The pictures in a folder and the folders in it, sorted, or the one that is named.
-
-    Args:
-        path (Path): A picture or a folder.
-
-    Raises:
-        DataError: There is none.
-    """
-    if not path.exists():
-        raise DataError(f'there is no picture or folder {path}')
-    if path.is_file():
-        return [path]
-    pictures = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not pictures:
-        raise DataError(f'the folder {path} holds no pictures: none of its files ends in {", ".join(SUFFIXES)}')
-    return pictures
-
-
-def read_picture(path):
-    """A picture as (H, W, 3) BGR, uint8.
-
-    Raises:
-        DataError: The file cannot be read as one.
-    """
-    try:
-        picture = mmcv.imread(str(path))
-    except (cv2.error, OSError) as error:
-        raise DataError(f'cannot read the picture {path}: {error}') from error
-    if picture is None:
-        raise DataError(f'cannot read the picture {path}: it is damaged, or no picture')
-    return picture
 
 
 def _pipeline(cfg):
@@ -80,7 +45,7 @@ class Predictor:
 
     Args:
         cfg (Config): That passed :func:`check_task`.
-        model (nn.Module): Of ``launch.build_with_weights``.
+        model (nn.Module): Of ``weights.build_with_weights``.
         score_thr (float): Boxes and masks below this score are not drawn.
 
     Raises:
@@ -106,7 +71,7 @@ class Predictor:
         Raises:
             DataError: The picture cannot be read.
         """
-        picture = np.ascontiguousarray(read_picture(path)[..., ::-1])
+        picture = read_picture(path)
         batch = pseudo_collate([self.pipeline(dict(img_path=str(path), img_id=0))])
         with torch.no_grad():
             sample = self.model.test_step(batch)[0].cpu()
@@ -134,7 +99,7 @@ def draw_pictures(predictor, pictures, source, out_dir):
 
     Args:
         predictor (Predictor): Draws.
-        pictures (list[Path]): Of :func:`find_pictures`.
+        pictures (list[Path]): Of ``datasets.pictures.find_pictures``.
         source (Path): The folder that was searched, or the one picture.
         out_dir (Path): Where to write.
 

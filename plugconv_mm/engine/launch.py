@@ -20,12 +20,10 @@ from mmengine.config import utils as config_utils
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS, OPTIMIZERS, RUNNERS, Registry
+from mmengine.registry import FUNCTIONS, MODELS, OPTIMIZERS, RUNNERS, Registry
 from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
-from plugconv_mm.analysis import build_model
-from plugconv_mm.checkpoint import load_from_local, state_dict_of
 from plugconv_mm.datasets import DataError, check_digits
 from plugconv_mm.engine.hooks import NonFiniteError, ParCBackendHook
 from plugconv_mm.registry import PlugInRegistry
@@ -345,49 +343,6 @@ def build_runner(cfg):
                           'hook or runner_type and strategy')
     runner.register_hook(ParCBackendHook())
     return runner
-
-
-def build_with_weights(cfg, checkpoint):
-    """The model of a config in evaluation mode, with the weights of a checkpoint.
-
-    Its ``dataset_meta`` holds names and colours of the classes, of the checkpoint or else of the config's test data;
-    None where neither tells.
-
-    Args:
-        cfg (Config): The whole config.
-        checkpoint (str): A file; published ones are taken as they are.
-
-    Raises:
-        ConfigError: The config has no model, or the checkpoint is of another one.
-    """
-    if not cfg.get('model'):
-        raise ConfigError('the config has no model')
-    model = build_model(cfg)
-    loaded = load_from_local(checkpoint, 'cpu')
-    state, own = state_dict_of(loaded), model.state_dict()
-    wrong = {'is missing in it': [key for key in own if key not in state],
-             'is not in the model': [key for key in state if key not in own],
-             'has another shape': [key for key in own if key in state and own[key].shape != state[key].shape]}
-    if any(wrong.values()):
-        fit = len(own) - len(wrong['is missing in it']) - len(wrong['has another shape'])
-        reasons = '; '.join(f'{keys[0]}' + (f' and {len(keys) - 1} more' if len(keys) > 1 else '') + f' {what}'
-                            for what, keys in wrong.items() if keys)
-        raise ConfigError(f'{checkpoint} is a checkpoint of another model than the config: of the model\'s {len(own)} '
-                          f'tensors {fit} fit. {reasons}. Give the config that it was trained with')
-    model.load_state_dict(state)
-    meta = loaded.get('meta') or {}
-    model.dataset_meta = meta.get('dataset_meta') or _meta_of_data(cfg)
-    return model.eval()
-
-
-def _meta_of_data(cfg):
-    """Names and colours of the classes of the test data, or None."""
-    for _, dataset in inner_datasets((cfg.get('test_dataloader') or {}).get('dataset'), 'test_dataloader.dataset'):
-        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-        meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-        if meta:
-            return meta
-    return None
 
 
 @contextlib.contextmanager

@@ -1,5 +1,3 @@
-import socket
-
 import pytest
 import torch
 
@@ -392,10 +390,7 @@ def test_resuming_from_other_checkpoints(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('growth', ['random', 'gradient'])
 def test_two_processes_agree(tmp_path, growth):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(tiny_training.train_as, (str(tmp_path), growth, port), nprocs=2)
+    tiny_training.in_two_processes(tiny_training.train_as, tmp_path, growth)
     first, second = (torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1))
     assert len(first['masks']) == len(second['masks']) == 9
     same(first['masks'], second['masks'])

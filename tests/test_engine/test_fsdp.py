@@ -1,6 +1,5 @@
 """Models that are sharded over processes train as they do in one."""
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ pytest.importorskip('mmengine')
 import families  # noqa: E402
 from mmengine.config import Config, ConfigDict  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
+from tiny_training import in_two_processes  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
 from plugconv_mm.engine import rehearsal  # noqa: E402
@@ -25,13 +25,6 @@ from plugconv_mm.engine.launch import (  # noqa: E402
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-
-
-def in_two_processes(function, *args):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(function, (str(args[0]), port, *args[1:]), nprocs=2)
 
 
 one_process = pytest.fixture(families.one_process)

@@ -90,8 +90,8 @@ def mistake(capsys, *arguments):
 
 def test_pictures_that_are_not_there(checkpoints, tmp_path, capsys):
     model = checkpoints['segmentor']
-    assert 'there is no picture or folder' in mistake(capsys, tmp_path / 'none', *model)
-    assert f'the folder {tmp_path} holds no pictures' in mistake(capsys, tmp_path, *model)
+    assert 'there is no picture or folder of pictures' in mistake(capsys, tmp_path / 'none', *model)
+    assert f'the folder {tmp_path} holds no picture:' in mistake(capsys, tmp_path, *model)
 
 
 def test_unreadable_pictures(checkpoints, pictures, tmp_path, capsys):
@@ -100,7 +100,7 @@ def test_unreadable_pictures(checkpoints, pictures, tmp_path, capsys):
     (pictures / 'text.jpg').write_text('no picture')
     arguments = *checkpoints['segmentor'], '--out-dir', tmp_path / 'out'
     for name in ('empty.png', 'text.jpg'):
-        assert f'cannot read the picture {pictures / name}' in mistake(capsys, pictures / name, *arguments)
+        assert f'{pictures / name} cannot be read as a picture' in mistake(capsys, pictures / name, *arguments)
     text = mistake(capsys, pictures, *arguments)
     assert 'empty.png' in text and 'text.jpg' in text and 'one.png' not in text
     assert (tmp_path / 'out/one.png').is_file() and not (tmp_path / 'out/text.jpg').exists()
@@ -113,7 +113,7 @@ def test_the_pictures_themselves_stay(checkpoints, pictures, capsys):
 
 def test_checkpoint_of_another_model(checkpoints, pictures, capsys):
     text = mistake(capsys, pictures, DETECTOR, checkpoints['segmentor'][1])
-    assert 'is a checkpoint of another model than the config' in text and 'is missing in it' in text
+    assert 'is a checkpoint of another model than the config' in text and 'weights of the model are not in it' in text
     assert 'there is no checkpoint none.pth' in mistake(capsys, pictures, DETECTOR, 'none.pth')
 
 

@@ -15,8 +15,9 @@ from mmengine.utils import ProgressBar
 from plugconv_mm.analysis.features import map_of_config, map_of_timm, open_branches
 from plugconv_mm.analysis.loading import check_device
 from plugconv_mm.analysis.model_zoo import write
-from plugconv_mm.analysis.pictures import as_input, find_pictures, read_picture
+from plugconv_mm.analysis.pictures import as_input
 from plugconv_mm.analysis.receptive_field import SHARES, area_ratios, contributions, replknet_scores, square_sides
+from plugconv_mm.datasets.pictures import find_pictures, read_picture
 from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
 
 

@@ -13,9 +13,10 @@ from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmengine.utils import ProgressBar
 
 from plugconv_mm.analysis.class_activation import box_score, class_score, grad_cam, region_score
-from plugconv_mm.analysis.loading import build_task, check_device, load_weights
-from plugconv_mm.analysis.pictures import find_pictures, read_picture
+from plugconv_mm.analysis.loading import build_task, check_device
+from plugconv_mm.datasets.pictures import find_pictures, read_picture
 from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
+from plugconv_mm.engine.weights import load_weights
 
 
 def parse_args(argv=None):

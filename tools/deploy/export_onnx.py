@@ -5,7 +5,8 @@ any size of normalised pictures of one size; mean, std and order of their channe
 """
 from pathlib import Path
 
-from plugconv_mm.engine.launch import ConfigError, build_with_weights, load_config, make_parser, plain_errors
+from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
+from plugconv_mm.engine.weights import build_with_weights
 from plugconv_mm.export import TOLERANCE, ExportError, export_onnx
 
 
