@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from plugconv_mm.engine import rehearsal
-from plugconv_mm.engine.launch import build_runner, load_config, make_parser, make_resumable
+from plugconv_mm.engine.launch import build_runner, leave_group, load_config, make_parser, make_resumable
 
 CONVNEXT = dict(channels=[8, 16, 24, 32], depths=[1, 1, 2, 1])
 FAMILIES = {  # the backbone, and the channels of its four features
@@ -106,7 +106,7 @@ def shard_as(rank, folder, port, models):
         results[name] = of_both, strategy.model_state_dict(), strategy.optim_state_dict()
     if rank == 0:
         torch.save(results, f'{folder}/sharded.pth')
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 # Whole runs
@@ -155,7 +155,7 @@ def run_sharded(rank, folder, port):
         if start:
             cfg.resume, cfg.load_from = True, f'{folder}/{start}/iter_2.pth'
         build_runner(cfg).train()
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def rehearse_sharded(rank, folder, port, config, data):
@@ -172,4 +172,4 @@ def rehearse_sharded(rank, folder, port, config, data):
     torch.distributed.all_gather_object(held, sum(p.numel() for p in runner.model.parameters()))
     if rank == 0:
         Path(folder, 'held.json').write_text(json.dumps(held))
-    torch.distributed.destroy_process_group()
+    leave_group()

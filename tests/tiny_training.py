@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 import plugconv_mm  # noqa: F401
 from plugconv_mm.checkpoint import read_checkpoint
 from plugconv_mm.engine.hooks import DynamicSparsityHook
-from plugconv_mm.engine.launch import _distribute_on_cpu, make_resumable
+from plugconv_mm.engine.launch import _distribute_on_cpu, leave_group, make_resumable
 from plugconv_mm.ops import DecomposedLargeKernelConv2d, KWConv2d
 
 _count = Counter()
@@ -169,7 +169,7 @@ def train_as(rank, folder, port, growth):
     runner.register_hook(masks)
     runner.train()
     torch.save(dict(masks=masks.seen, model=runner.model.module.state_dict()), f'{folder}/rank{rank}.pth')
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def assert_same_ends(a, b, averages=True):

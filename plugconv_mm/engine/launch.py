@@ -3,10 +3,12 @@
 A mistake of the user's ends with one message that says what to do; an error in the code keeps its traceback.
 """
 import argparse
+import atexit
 import contextlib
 import difflib
 import errno
 import functools
+import gc
 import importlib.util
 import os
 import re
@@ -358,7 +360,17 @@ def plain_errors(program):
         sys.exit(f'{program}: error: {message}')
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+            leave_group()
+
+
+def leave_group():
+    """Destroy the group of processes, and end its threads before Python finishes.
+
+    A thread of gloo that lets go of a tensor while Python finishes aborts a process that has done all it should. The
+    threads end with the group, which models hold, and these are held by the reference cycles of a runner.
+    """
+    torch.distributed.destroy_process_group()
+    atexit.register(gc.collect)
 
 
 def explain(error):

@@ -1,6 +1,8 @@
 """What the command-line tools do to a config, and the checks before a model is built."""
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,26 @@ def test_more_processes_than_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
     with pytest.raises(launch.ConfigError, match='4 processes need a GPU each, .* 2: start at most 2'):
         launch.load_config(launch.make_parser('').parse_args([str(tmp_path / 'cfg.py'), '--launcher', 'pytorch']))
+
+
+LEAVES = '''
+import sys
+import torch
+from torch import distributed
+from plugconv_mm.engine.launch import leave_group
+
+distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+held = [distributed.group.WORLD]
+held.append(held)  # as a runner and its hooks hold each other
+del held
+sys.setswitchinterval(100)  # threads of gloo wait for the interpreter until Python finishes
+for _ in range(4):
+    distributed.all_reduce(torch.ones(1000000), async_op=True)
+leave_group()
+'''
+
+
+def test_threads_of_the_group_end_before_python():
+    """One that lets go of a tensor later aborts the process."""
+    done = subprocess.run([sys.executable, '-c', LEAVES], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
