@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from plugconv_mm.ops.batch_norm import fold_batch_norm, folds
 from plugconv_mm.ops.strips import strips_pay
 
-# From this length on the layout in which a CPU convolves tall kernels best pays for the way into it and back.
+# From this length on the layout in which a CPU convolves tall kernels best pays for the way into it and back, and
+# gradients of kernels are faster by matrix products.
 _LONG = 21
+# So many columns of a map go into one product, of which a band along the diagonal is needed.
+_COLUMNS = 64
 # Maps of so many bytes are convolved at a time, so that all copies of them stay in the cache.
 _CHUNK_BYTES = 4 * 2**20
 
@@ -34,6 +37,55 @@ def _tall_and_wide(x: Tensor, tall: Tensor, wide: Tensor, bias: Tensor) -> Tenso
         y += F.conv2d(part.mT.contiguous(), w, padding=(long, short), groups=len(t)).mT
         target.copy_(y)
     return out
+
+
+def _kernel_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """The gradient of a depthwise kernel, (C, 1, kh, kw), from the input and the output's gradient, both (N, C, H, W).
+
+    For each offset u along the short side the products of all columns with all columns are summed over rows and
+    samples by a matrix product; those that are v columns apart lie on one diagonal and make the gradient at (u, v).
+    """
+    kh, kw = kernel_size
+    if kh > kw:
+        return _kernel_gradient(x.mT, grad.mT, (kw, kh)).mT
+    n, c, h, w = x.shape
+    ph, pw = kh // 2, kw // 2
+    grad = grad.permute(1, 3, 0, 2).reshape(c, w, n * h).contiguous()
+    x = F.pad(x.permute(1, 0, 2, 3), (0, 0, ph, ph))
+    of_rows = []
+    for u in range(kh):
+        shifted = x[:, :, u:u + h].reshape(c, n * h, w)
+        total = 0
+        for start in range(0, w, _COLUMNS):
+            stop = min(start + _COLUMNS, w)
+            low, high = max(start - pw, 0), min(stop + pw, w)
+            products = F.pad(grad[:, start:stop] @ shifted[:, :, low:high], (low - start + pw, stop + pw - high))
+            rows, columns, one = products.stride()
+            total = total + products.as_strided((c, stop - start, kw), (rows, columns + one, one)).sum(1)
+        of_rows.append(total)
+    return torch.stack(of_rows, 1)[:, None]
+
+
+class _LongConv(torch.autograd.Function):
+    """A depthwise convolution with a long kernel on a CPU, whose own gradient of the kernel takes over ten times the
+    convolution's time."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, padding=(weight.shape[2] // 2, weight.shape[3] // 2), groups=len(weight))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        _, _, *kernel_size = weight.shape
+        of_input = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_input = torch.nn.grad.conv2d_input(
+                x.shape, weight, grad, padding=tuple(size // 2 for size in kernel_size), groups=len(weight))
+        if ctx.needs_input_grad[1]:
+            of_weight = _kernel_gradient(x, grad, tuple(kernel_size))
+        return of_input, of_weight
 
 
 class DecomposedLargeKernelConv2d(nn.Module):
@@ -120,7 +172,11 @@ class DecomposedLargeKernelConv2d(nn.Module):
         if x.device.type == 'cpu':  # wide depthwise kernels are over ten times slower there on contiguous maps
             x = x.contiguous(memory_format=torch.channels_last)
         if not self.deployed and not all(folds(branch.bn) for branch in self._branches()):
-            y = self.vertical(x) + self.horizontal(x)
+            if self.kernel_size >= _LONG and x.device.type == 'cpu' and not torch.is_autocast_enabled('cpu'):
+                y = sum(branch.bn(_LongConv.apply(x, branch.conv.weight)) for branch in (
+                    self.vertical, self.horizontal))
+            else:
+                y = self.vertical(x) + self.horizontal(x)
             return y if self.small_conv is None else y + self.small_conv(x)
         tall, tall_bias, wide, wide_bias = self.folded()
         if (self.kernel_size >= _LONG and strips_pay(x) and x.dtype == torch.float32

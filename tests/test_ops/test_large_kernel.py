@@ -51,15 +51,30 @@ def test_definition(kernel_size, small_kernel, training):
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_gradients(training):
-    module = randomise(DecomposedLargeKernelConv2d(3, 7, 3)).double().train(training)
-    x = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize('kernel_size, size', [(7, (5, 6)), (51, (5, 6)), (21, (70, 3)), (23, (4, 150)), (31, (1, 1))])
+def test_gradients(kernel_size, size, training):
+    """Kernels shorter and longer than the map, and maps of more columns than go into one product."""
+    module = randomise(DecomposedLargeKernelConv2d(3, kernel_size, 3)).double().train(training)
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
     parameters = [x, *module.parameters()]
-    coefficients = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    coefficients = torch.randn(2, 3, *size, dtype=torch.float64)
     got = torch.autograd.grad((module(x) * coefficients).sum(), parameters)
     want = torch.autograd.grad((by_definition(module, x) * coefficients).sum(), parameters)
     for g, w in zip(got, want, strict=True):
         torch.testing.assert_close(g, w)
+
+
+def test_gradients_of_gradients():
+    module = randomise(DecomposedLargeKernelConv2d(2, 21, 3)).double()
+    x = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x, _: module(x), (x, module.vertical.conv.weight))
+
+
+def test_frozen_kernels():
+    module = randomise(DecomposedLargeKernelConv2d(2, 21, 3)).requires_grad_(False)
+    x = torch.randn(2, 2, 8, 8, requires_grad=True)
+    module(x).sum().backward()
+    assert x.grad is not None and module.vertical.conv.weight.grad is None
 
 
 @pytest.mark.parametrize('kernel_size', [51, 13, 5])
