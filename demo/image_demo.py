@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from plugconv_mm.analysis.loading import check_device
 from plugconv_mm.engine.launch import load_config, make_parser, plain_errors
 
 
@@ -29,6 +30,7 @@ def main(argv=None):
         from plugconv_mm.datasets.pictures import find_pictures
         from plugconv_mm.engine.inference import Predictor, check_task, draw_pictures
         from plugconv_mm.engine.weights import build_with_weights
+        check_device(args.device)
         source = Path(args.pictures)
         pictures = find_pictures(source)
         cfg = load_config(args)

@@ -260,8 +260,12 @@ def _difference(session, reference: nn.Module, pictures: Tensor) -> float:
     for got, want in zip(outputs, expected, strict=True):
         if got.shape != tuple(want.shape):
             raise ExportError(f'ONNX Runtime gives {got.shape} where PyTorch gives {tuple(want.shape)}')
-        scale = want.std().item() or 1.
-        differences.append((torch.from_numpy(got) - want).abs().max().item() / scale)
+        got = torch.from_numpy(got)
+        for whose, values in (('PyTorch', want), ('ONNX Runtime', got)):
+            if not values.isfinite().all():
+                raise ExportError(f'with a batch of {len(pictures)} not all outputs in {whose} are finite')
+        scale = want.std(correction=0).item() or want.abs().max().item() or 1.  # of one value, the value
+        differences.append((got - want).abs().max().item() / scale)
     return max(differences)
 
 

@@ -164,3 +164,26 @@ def test_a_difference_leaves_the_older_file(tmp_path):
     with pytest.raises(ExportError, match='differ from those of PyTorch by 1.* was not written'):
         export_onnx(Wrong(), path, (4, 4))
     assert path.read_text() == 'older' and list(tmp_path.iterdir()) == [path]
+
+
+class NotFinite(nn.Module):
+    """Its second output is none where it is exported."""
+
+    def forward(self, x):
+        return x, x * float('nan') if torch.onnx.is_in_onnx_export() else x
+
+
+def test_outputs_that_are_not_finite(tmp_path):
+    with pytest.raises(ExportError, match='with a batch of 1 not all outputs in ONNX Runtime are finite'):
+        export_onnx(NotFinite(), tmp_path / 'x.onnx', (4, 4))
+    assert not list(tmp_path.iterdir())
+
+
+class OneValue(nn.Module):
+
+    def forward(self, x):
+        return x.mean((1, 2, 3), keepdim=True).flatten(1)
+
+
+def test_one_value_for_each_picture(tmp_path):
+    assert export_onnx(OneValue(), tmp_path / 'x.onnx', (4, 4)).difference < 1e-4

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import mmengine
 from mmengine.config import ConfigDict
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
 from plugconv_mm.engine.launch import (
     ConfigError,
@@ -15,6 +17,7 @@ from plugconv_mm.engine.launch import (
     plain_errors,
     set_pretrain_dataloaders,
 )
+from plugconv_mm.engine.weights import check_fit
 
 
 def parse_args(argv=None):
@@ -47,6 +50,10 @@ def set_visualization(cfg, args, scope):
             hook.test_out_dir = args.show_dir
 
 
+def _evaluators(cfg):
+    return [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
+
+
 def set_tta(cfg, scope):
     """Wrap the model; where the config does not say how, by a flip, as mmdet and mmpretrain do."""
     dataset = cfg.test_dataloader.dataset
@@ -65,9 +72,11 @@ def set_tta(cfg, scope):
         flips = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
         pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
         cfg.tta_pipeline = pipeline
-    if scope == 'mmdet' and 'segm' in cfg.test_evaluator.get('metric', ''):
+    with_masks = [evaluator for evaluator in _evaluators(cfg) if 'segm' in evaluator.get('metric', '')]
+    if scope == 'mmdet' and with_masks:
         warnings.warn('mmdet merges the boxes of test-time augmentation, not the masks: box AP only', stacklevel=2)
-        cfg.test_evaluator.metric = 'bbox'
+        for evaluator in with_masks:
+            evaluator.metric = 'bbox'
         if 'mask_head' in cfg.model.get('roi_head', {}):
             cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
     dataset.pipeline = cfg.tta_pipeline
@@ -88,7 +97,7 @@ def merge(cfg, args):
     if args.out:
         suffixes = ('.json', '.pkl', '.pickle') if args.out_item == 'metrics' else ('.pkl', '.pickle')
         if args.out_item == 'pred' and scope == 'mmseg':
-            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+            _evaluators(cfg)[0].update(output_dir=args.out, keep_results=True)
         elif not args.out.endswith(suffixes):
             raise ConfigError(f'--out {args.out} should end in {" or ".join(suffixes)}')
     set_pretrain_dataloaders(cfg)
@@ -107,6 +116,9 @@ def main(argv=None):
             else:
                 from mmengine.evaluator import DumpResults
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        if '://' not in args.checkpoint and isinstance(runner, Runner):
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            check_fit(model.module if args.tta else model, args.checkpoint)
         metrics = runner.test()
         if args.out and args.out_item == 'metrics' and runner.rank == 0:
             mmengine.dump(metrics, args.out)

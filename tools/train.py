@@ -11,6 +11,7 @@ from plugconv_mm.engine.launch import (
     make_resumable,
     plain_errors,
     set_pretrain_dataloaders,
+    type_name,
 )
 
 
@@ -28,8 +29,8 @@ def merge(cfg, args):
     """Put the options that only training has into the config."""
     if args.amp:
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise ConfigError(f'--amp goes with optim_wrapper type OptimWrapper, and this config has {kind}')
+        if type_name(kind) not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ConfigError(f'--amp goes with optim_wrapper type OptimWrapper, and this config has {type_name(kind)}')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

@@ -52,7 +52,7 @@ def grad_cam(model: nn.Module, picture: Tensor, score: Score, layer: str | None 
         (H, W) between 0 and 1, and the score.
 
     Raises:
-        ConfigError: grad-cam is not installed, there is no such layer, or it returns no map.
+        ConfigError: grad-cam is not installed, there is no such layer, it returns no map, or more than one.
     """
     if importlib.util.find_spec('pytorch_grad_cam') is None:
         raise ConfigError("Grad-CAM needs the package grad-cam: pip install 'plugconv-mm[analysis]', or pip install "
@@ -76,6 +76,9 @@ def grad_cam(model: nn.Module, picture: Tensor, score: Score, layer: str | None 
         raise ConfigError(f'{layer or "the last output of the backbone"} '
                           + (f'is no map but of shape {tuple(shapes[0])}' if shapes else 'is not used')
                           + ': name a layer whose output is (N, C, H, W) with --layer, such as backbone.stages.3')
+    if len(shapes) > 1:
+        raise ConfigError(f'{layer} runs {len(shapes)} times in one pass, so that it has no one map: name a layer that '
+                          'runs once with --layer')
     with GradCAM(model=explained, target_layers=[target]) as cam:
         found = cam(input_tensor=picture.detach().requires_grad_(), targets=[lambda output: output[0]])[0]
     return found, value

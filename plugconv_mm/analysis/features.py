@@ -94,7 +94,11 @@ class _TimmMaps(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return self.model.forward_intermediates(x, intermediates_only=True)
+        try:
+            return self.model.forward_intermediates(x, intermediates_only=True)
+        except AssertionError as error:
+            raise ConfigError(f'{type(self.model).__name__} of timm does not take pictures of {x.shape[2]}x'
+                              f'{x.shape[3]}: {error}; give another --size') from error
 
 
 def map_of_timm(name: str, stage: int | None = None, checkpoint: str | Path | None = None) -> FeatureMap:

@@ -94,8 +94,8 @@ class Predictor:
 def draw_pictures(predictor, pictures, source, out_dir):
     """Predict and draw pictures, with a progress bar.
 
-    Each is written under its own name, and that of the folder in which it lies in ``source``; older files are replaced
-    once the new one is complete.
+    Each is written under its own name, and that of the folder in which it lies in ``source``, with ``.png`` behind it
+    where the format cannot be written; older files are replaced once the new one is complete.
 
     Args:
         predictor (Predictor): Draws.
@@ -108,11 +108,14 @@ def draw_pictures(predictor, pictures, source, out_dir):
         many things were drawn on all of them.
 
     Raises:
-        DataError: ``out_dir`` is the folder that the pictures lie in, or none of them can be read.
+        DataError: ``out_dir`` is a file, or in the folder that the pictures lie in, or none of them can be read.
     """
+    if out_dir.exists() and not out_dir.is_dir():
+        raise DataError(f'{out_dir} is a file: name a folder with --out-dir')
     root = source if source.is_dir() else source.parent
-    if out_dir.resolve() == root.resolve():
-        raise DataError(f'the pictures lie in {out_dir} themselves and would be replaced: name another --out-dir')
+    if out_dir.resolve() == root.resolve() or source.is_dir() and out_dir.resolve().is_relative_to(root.resolve()):
+        raise DataError(f'{out_dir} is in {root}, where the pictures lie: they would be replaced, or what is drawn '
+                        'would be found among them; name another --out-dir')
     written, unreadable, total = [], [], 0
     bar = ProgressBar(len(pictures), file=sys.stderr) if len(pictures) > 1 else None
     for path in pictures:
@@ -122,6 +125,8 @@ def draw_pictures(predictor, pictures, source, out_dir):
             unreadable.append(str(error))
         else:
             target = out_dir / path.relative_to(root)
+            if not cv2.haveImageWriter(target.name):
+                target = target.with_name(f'{target.name}.png')
             target.parent.mkdir(parents=True, exist_ok=True)
             _, data = cv2.imencode(target.suffix, np.ascontiguousarray(drawn))
             with replacing(target) as file:

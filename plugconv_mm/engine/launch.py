@@ -20,7 +20,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config import utils as config_utils
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.hooks import EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS, MODELS, OPTIMIZERS, RUNNERS, Registry
 from mmengine.runner import Runner
@@ -212,6 +212,11 @@ meta/train.txt, where there is one, of lines such as `n01440764/n01440764_10026.
 }
 
 
+def type_name(kind):
+    """The last part of a type's name; configs have the name, with its scope perhaps, or the class itself."""
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
+
+
 def make_resumable(cfg):
     """Add the hooks with which an interrupted training loses nothing, whatever the config has of its own.
 
@@ -220,10 +225,10 @@ def make_resumable(cfg):
     """
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    if checkpoint and checkpoint.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
+    if checkpoint and checkpoint.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
         checkpoint.type = 'plugconv_mm.AtomicCheckpointHook'
     custom = list(cfg.get('custom_hooks') or [])
-    if all(hook.get('type') != 'plugconv_mm.ResumableRandomnessHook' for hook in custom):
+    if all(type_name(hook.get('type')) != 'ResumableRandomnessHook' for hook in custom):
         custom.append(ConfigDict(type='plugconv_mm.ResumableRandomnessHook'))
     cfg.custom_hooks = custom
 
@@ -248,7 +253,7 @@ def check_data(cfg, *dataloaders):
             for path in _expected(dataset):
                 if not _is_there(path):
                     missing.setdefault(path, {})[name] = None
-                    kinds[str(dataset.get('type')).rpartition('.')[2], root] = None
+                    kinds[type_name(dataset.get('type')), root] = None
                     settings[f'{place}.data_root=FOLDER'] = None
         name = name.replace('_dataloader', '_evaluator')
         evaluators = cfg.get(name) or []
@@ -276,10 +281,11 @@ def _expected(dataset):
     """The files and folders that a dataset of one of these types reads."""
     root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
     parts = [dataset.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
-    if dataset.get('type') == 'VOCDataset':
+    kind = type_name(dataset.get('type'))
+    if kind == 'VOCDataset':
         home = prefix.get('sub_data_root', '')
         parts += [os.path.join(home, 'Annotations'), os.path.join(home, 'JPEGImages')]
-    elif str(dataset.get('type')).startswith('ImageNet') and dataset.get('split'):
+    elif kind.startswith('ImageNet') and dataset.get('split'):
         parts.append(dataset.split)
     paths = [os.path.join(root, part) for part in parts if isinstance(part, str) and part]
     return [root] if root and not _is_there(root) else paths
@@ -303,7 +309,8 @@ def check_weights(cfg):
     """
     for path, node in _dicts(cfg.get('model')):
         start = node.get('init_cfg')
-        if isinstance(start, dict) and start.get('type') == 'Pretrained' and not _is_there(start.checkpoint):
+        if isinstance(start, dict) and type_name(start.get('type')) in (
+                'Pretrained', 'PretrainedInit') and not _is_there(start.checkpoint):
             raise ConfigError(
                 f'the config starts from the weights {start.checkpoint}, which are not there (looked for from '
                 f'{os.getcwd()}). Put them there, published ones as they are, or name another file with '
@@ -326,7 +333,7 @@ def inner_datasets(dataset, place):
 
 def is_sharded(cfg):
     """Whether a config shards the model over its processes."""
-    return str((cfg.get('strategy') or {}).get('type')).endswith('FSDPStrategy')
+    return type_name((cfg.get('strategy') or {}).get('type')).endswith('FSDPStrategy')
 
 
 def build_runner(cfg):

@@ -11,9 +11,30 @@ from plugconv_mm.analysis import build_model
 from plugconv_mm.checkpoint import load_from_local, state_dict_of
 from plugconv_mm.engine.launch import ConfigError, inner_datasets
 
-# What a checkpoint of a backbone may hold beyond a backbone of dense prediction, or one with other outputs: norms of
-# outputs, and classifiers.
+# In what a checkpoint of a backbone and one of dense prediction, or with other outputs, differ: norms of outputs, and
+# classifiers.
 _BESIDE = re.compile(r'(backbone\.)?(norm\d?|fc|head|classifier)\.')
+
+
+def check_fit(model: nn.Module, filename: str | Path) -> None:
+    """Look whether a checkpoint has all weights of a model; what else it has does not matter.
+
+    Raises:
+        ConfigError: It has not.
+        ValueError: The file is no checkpoint.
+    """
+    _check_fit(filename, model.state_dict(), state_dict_of(load_from_local(str(filename), map_location='cpu')))
+
+
+def _check_fit(filename, own, state, unknown=()):
+    missing = [key for key in own if key not in state and 'num_batches_tracked' not in key]
+    other = [key for key in own if key in state and state[key].shape != own[key].shape]
+    if missing or unknown or other:
+        said = [f'{len(keys)} weights {what}, e.g. {keys[0]}' for keys, what in (
+            (missing, 'of the model are not in it'), (unknown, 'in it are not of the model'),
+            (other, 'have another shape')) if keys]
+        raise ConfigError(f'{filename} is a checkpoint of another model than the config: {"; ".join(said)}. Give the '
+                          'config that it was trained with')
 
 
 def load_weights(model: nn.Module, filename: str | Path, parts: tuple[str, ...] = ('', )) -> dict:
@@ -39,15 +60,10 @@ def load_weights(model: nn.Module, filename: str | Path, parts: tuple[str, ...] 
     if parts == ('backbone.', ) and not any(key.startswith(parts) for key in state):
         state = {f'backbone.{key}': value for key, value in state.items()}
     state = {key: value for key, value in state.items() if key.startswith(parts)}
-    missing = [key for key in own if key.startswith(parts) and key not in state and 'num_batches_tracked' not in key]
-    unknown = [key for key in state if key not in own and (parts == ('', ) or not _BESIDE.match(key))]
-    other = [key for key in state if key in own and state[key].shape != own[key].shape]
-    if missing or unknown or other:
-        said = [f'{len(keys)} weights {what}, e.g. {keys[0]}' for keys, what in (
-            (missing, 'of the model are not in it'), (unknown, 'in it are not of the model'),
-            (other, 'have another shape')) if keys]
-        raise ConfigError(f'{filename} is a checkpoint of another model than the config: {"; ".join(said)}. Give the '
-                          'config that it was trained with')
+    whole = parts == ('', )
+    _check_fit(filename, {key: value for key, value in own.items() if key.startswith(parts) and (
+        whole or key in state or not _BESIDE.match(key))}, state, unknown=[
+            key for key in state if key not in own and (whole or not _BESIDE.match(key))])
     model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
     meta = checkpoint.get('meta')
     return dict(meta) if isinstance(meta, Mapping) else {}

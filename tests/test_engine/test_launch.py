@@ -1,8 +1,10 @@
 """What the command-line tools do to a config, and the checks before a model is built."""
 import os
 import re
+import runpy
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,12 @@ for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
 from mmengine.config import Config  # noqa: E402
+from mmengine.hooks import CheckpointHook  # noqa: E402
+from mmengine.optim import OptimWrapper  # noqa: E402
 
 from plugconv_mm.datasets import DataError, build_miniature  # noqa: E402
 from plugconv_mm.engine import launch  # noqa: E402
+from plugconv_mm.engine.hooks import ResumableRandomnessHook  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 # One config for each layout of data.
@@ -137,6 +142,19 @@ def test_more_processes_than_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
     with pytest.raises(launch.ConfigError, match='4 processes need a GPU each, .* 2: start at most 2'):
         launch.load_config(launch.make_parser('').parse_args([str(tmp_path / 'cfg.py'), '--launcher', 'pytorch']))
+
+
+def test_types_that_are_classes():
+    """As configs have them that import what they name."""
+    cfg = Config(dict(default_hooks=dict(checkpoint=dict(type=CheckpointHook, interval=2)), custom_hooks=[
+        dict(type=ResumableRandomnessHook)]))
+    launch.make_resumable(cfg)
+    assert cfg.default_hooks.checkpoint == dict(type='plugconv_mm.AtomicCheckpointHook', interval=2)
+    assert len(cfg.custom_hooks) == 1
+    cfg = Config(dict(optim_wrapper=dict(type=OptimWrapper)))
+    tool = runpy.run_path(str(ROOT / 'tools/train.py'))
+    tool['merge'](cfg, Namespace(amp=True, auto_scale_lr=False, resume=None))
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 
 
 LEAVES = '''

@@ -144,6 +144,26 @@ def test_mistakes_with_models(tmp_path):
         main([config, config])
 
 
+def test_a_stage_that_the_checkpoint_was_not_trained_for(tmp_path):
+    """Its norm of outputs is not among the weights, and stays as it is."""
+    from plugconv_mm.registry import MODELS
+    settings = dict(
+        type='plugconv_mm.ParCConvNeXt', arch=dict(channels=[8] * 4, depths=[1] * 4), parc_blocks=(0, 0, 1, 0),
+        layer_scale_init=1.)
+    trained = MODELS.build(settings | dict(out_indices=(3, )))
+    torch.save(dict(state_dict=trained.state_dict()), tmp_path / 'b.pth')
+    config = backbone_config(tmp_path / 'config.py', **settings, out_indices=(3, ))
+    out = tmp_path / 'erf.png'
+    main([config, '--checkpoint', str(tmp_path / 'b.pth'), '--stage', '1', *SMALL, '--out', str(out)])
+    assert result(out)['stage'] == 1
+
+
+def test_pictures_of_a_size_that_timm_does_not_take(tmp_path):
+    pytest.importorskip('timm')
+    with pytest.raises(SystemExit, match='does not take pictures of 64x64: .*224.*; give another --size'):
+        main(['timm::vit_tiny_patch16_224', *SMALL])
+
+
 def test_mistakes_with_checkpoints(tmp_path):
     config = backbone_config(tmp_path / 'config.py')
     with pytest.raises(SystemExit, match='there is no checkpoint none.pth'):

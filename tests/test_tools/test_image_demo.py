@@ -106,9 +106,24 @@ def test_unreadable_pictures(checkpoints, pictures, tmp_path, capsys):
     assert (tmp_path / 'out/one.png').is_file() and not (tmp_path / 'out/text.jpg').exists()
 
 
-def test_the_pictures_themselves_stay(checkpoints, pictures, capsys):
-    text = mistake(capsys, pictures, *checkpoints['segmentor'], '--out-dir', pictures)
-    assert 'would be replaced: name another --out-dir' in text
+@pytest.mark.parametrize('out', ['.', 'more', 'drawn'])
+def test_the_pictures_themselves_stay(out, checkpoints, pictures, capsys):
+    before = (pictures / 'more/two.JPG').read_bytes()
+    text = mistake(capsys, pictures, *checkpoints['segmentor'], '--out-dir', pictures / out)
+    assert 'they would be replaced' in text and 'name another --out-dir' in text
+    assert (pictures / 'more/two.JPG').read_bytes() == before and not (pictures / 'drawn').exists()
+
+
+def test_a_name_that_no_format_has(checkpoints, pictures, tmp_path, capsys):
+    (pictures / 'one.png').rename(pictures / 'one')
+    main([str(pictures / 'one'), *checkpoints['segmentor'], '--out-dir', str(tmp_path / 'out')])
+    assert cv2.imread(str(tmp_path / 'out/one.png')) is not None
+
+
+def test_places_that_cannot_be_used(checkpoints, pictures, tmp_path, capsys):
+    arguments = pictures, *checkpoints['segmentor']
+    assert 'one.png is a file: name a folder' in mistake(capsys, *arguments, '--out-dir', pictures / 'one.png')
+    assert '--device foo cannot be used' in mistake(capsys, *arguments, '--device', 'foo')
 
 
 def test_checkpoint_of_another_model(checkpoints, pictures, capsys):

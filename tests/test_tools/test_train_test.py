@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ for name in ('mmdet', 'mmseg'):
     pytest.importorskip(name)
 
 from plugconv_mm.datasets import build_digits  # noqa: E402
+from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
@@ -289,6 +291,21 @@ def test_checkpoints_that_cannot_be_used(capsys, trained, data, tmp_path, monkey
     torch.save(dict(state_dict={}, meta=Malice()), malicious)
     assert 'malicious.pth' in message(capsys, evaluate, SEGMENTOR, malicious, *arguments)
     assert not (ROOT / 'ran-code').exists()
+
+
+def test_checkpoint_of_another_model(capsys, trained, data, tmp_path):
+    text = message(capsys, evaluate, SEGMENTOR, trained['detector'], '--work-dir', tmp_path,
+                   *options(data, name=SEGMENTOR))
+    assert 'is a checkpoint of another model than the config' in text and 'weights of the model are not in it' in text
+
+
+def test_several_evaluators():
+    tool = runpy.run_path(str(ROOT / 'tools/test.py'))
+    cfg = load_config(make_parser('').parse_args([str(ROOT / DETECTOR)]))
+    cfg.test_evaluator = [cfg.test_evaluator]
+    with pytest.warns(UserWarning, match='box AP only'):
+        tool['set_tta'](cfg, 'mmdet')
+    assert cfg.test_evaluator[0].metric == 'bbox'
 
 
 def test_out_of_the_wrong_kind(capsys, trained, data, tmp_path):

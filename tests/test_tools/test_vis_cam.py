@@ -20,7 +20,8 @@ from plugconv_mm.engine.launch import ConfigError  # noqa: E402
 ROOT = Path(__file__).parents[2]
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
-main = runpy.run_path(str(ROOT / 'tools/analysis_tools/vis_cam.py'))['main']
+tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/vis_cam.py'))
+main = tool['main']
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +109,21 @@ def test_layers_that_do_not_serve():
     model.head = lambda feats: feats[-1]
     with pytest.raises(ConfigError, match=r'the last output of the backbone is no map but of shape \(1, 2\).*--layer'):
         grad_cam(model, spots(), class_score(0))
+
+
+def test_a_layer_that_runs_on_several_maps():
+    """Its first map and the gradients of another would be taken together."""
+    model = Quadrants()
+    model.shared = nn.Conv2d(2, 2, 1)
+    model.head = lambda feats: (model.shared(feats[-1]) + model.shared(feats[-1] * 2)).mean((2, 3))
+    with pytest.raises(ConfigError, match='shared runs 2 times in one pass'):
+        grad_cam(model, spots(), class_score(0), layer='shared')
+
+
+def test_classes_whose_names_are_numbers():
+    model = object.__new__(tool['Model'])
+    model.config, model.classes = 'x.py', ['background', '0', '1']
+    assert model.category('1') == 2 and model.category('2') == 2
 
 
 def test_a_detector_and_its_box(picture, tmp_path, capsys):

@@ -15,7 +15,7 @@ from mmengine.utils import ProgressBar
 from plugconv_mm.analysis.class_activation import box_score, class_score, grad_cam, region_score
 from plugconv_mm.analysis.loading import build_task, check_device
 from plugconv_mm.datasets.pictures import find_pictures, read_picture
-from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
+from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors, type_name
 from plugconv_mm.engine.weights import load_weights
 
 
@@ -68,7 +68,7 @@ class Model:
         self.model.to(args.device)
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope')):
             self.pipeline = [TRANSFORMS.build(step) for step in dataset.pipeline
-                             if not step['type'].endswith('Annotations')]
+                             if 'Annotations' not in type_name(step['type'])]
             with DATASETS.switch_scope_and_registry(None) as registry:
                 kind = registry.get(dataset.type)
         known = (meta.get('dataset_meta') or {}, dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {}),
@@ -77,13 +77,13 @@ class Model:
 
     def category(self, text):
         """The index of a class."""
-        if text.isdigit():
-            return int(text)
-        if text not in self.classes:
+        if text in self.classes:
+            return self.classes.index(text)
+        if not text.isdigit():
             said = ', '.join(self.classes[:12]) + ', ...' * (len(self.classes) > 12)
             raise ConfigError(f'{self.config} knows no class {text}' + (f'; it knows {said}' if said else '; give its '
                                                                         'index, as the names are not known'))
-        return self.classes.index(text)
+        return int(text)
 
     def inputs(self, file):
         """The picture that the model is shown, RGB; the tensor that it takes; and how far it was scaled, (x, y)."""
@@ -141,11 +141,11 @@ def main(argv=None):
         rows, lines = [], []
         bar = ProgressBar(len(files) * len(models), bar_width=30, file=sys.stderr)
         for file in files:
-            row, category = [], args.category
-            if category is None:
-                category = str(models[0].best_class(models[0].inputs(file)[1]))
+            row = []
+            if args.category is None:
+                best = models[0].best_class(models[0].inputs(file)[1])
             for name, model, layer in zip(names, models, layers, strict=True):
-                index = model.category(category)
+                index = best if args.category is None else model.category(args.category)
                 panel = model.explain(file, index, args.box, layer)
                 label = model.classes[index] if index < len(model.classes) else f'class {index}'
                 if not row:
