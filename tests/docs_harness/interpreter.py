@@ -191,7 +191,8 @@ def prepare(arguments):
     code = arguments[1] if arguments[0] == '-c' else ''
     words = re.findall(r'["\']([^"\'\n]+)["\']', code) if code else arguments[1:]
     words = [word.rpartition('=')[2] for word in words]
-    configs = [word for word in words if word.endswith('.py') or '::' in word]
+    configs = [word for word in words  # and not the tool, where torchrun starts it
+               if '::' in word or (word.endswith('.py') and Path(word).parent.name != 'tools')]
     number = 0
     for word in words:
         if word in outputs_of(arguments) or '*' in word:

@@ -62,6 +62,7 @@ def repository(tmp_path_factory):
         else:
             shutil.copy(source, folder)
     (folder / 'plugconv_mm').symlink_to(ROOT / 'plugconv_mm')
+    (folder / 'work_dirs').mkdir()
     build_data(folder / 'data')
     yield folder
     shutil.rmtree(folder)
