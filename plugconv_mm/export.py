@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.analysis.timing import interleaved
-from plugconv_mm.ops import switch_to_deploy
+from plugconv_mm.ops import KWConv2d, switch_to_deploy
 
 TOLERANCE = 1e-4
 _OPSET = 18
@@ -139,7 +139,8 @@ def _channels(model: nn.Module) -> int:
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     if mean is not None:
         return mean.numel()
-    return getattr(next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None), 'in_channels', 3)
+    first = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, KWConv2d))), None)
+    return getattr(first, 'in_channels', 3)
 
 
 def _metadata(model: nn.Module, classes: tuple | None) -> dict[str, str]:

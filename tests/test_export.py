@@ -166,6 +166,12 @@ def test_a_difference_leaves_the_older_file(tmp_path):
     assert path.read_text() == 'older' and list(tmp_path.iterdir()) == [path]
 
 
+def test_channels_of_a_picture():
+    """Where the first layer is a dynamic convolution, and the first ordinary one another."""
+    assert export._channels(backbones.build('kw-mobilenetv2-half')) == 3
+    assert export._channels(nn.Sequential(KWConv2d(4, 8, 3), nn.Conv2d(8, 8, 1))) == 4
+
+
 class NotFinite(nn.Module):
     """Its second output is none where it is exported."""
 
