@@ -1,5 +1,5 @@
-# mmdet's runtime, our plug-ins, and three scales with flips for --tta
-_base_ = 'mmdet::_base_/default_runtime.py'
+# mmdet's runtime, our plug-ins and hooks, and three scales with flips for --tta
+_base_ = ['mmdet::_base_/default_runtime.py', './hooks.py']
 custom_imports = dict(imports=['plugconv_mm'])
 
 tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))

@@ -1,4 +1,5 @@
 # on top of the default_runtime of mmdet or mmseg
-custom_hooks = [dict(type='plugconv_mm.CheckFiniteHook'), dict(type='plugconv_mm.SyncBuffersHook')]
+_base_ = './hooks.py'
+
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 randomness = dict(seed=0)

@@ -4,6 +4,7 @@ _base_ = [
     'mmseg::_base_/datasets/ade20k.py',
     './schedules/ade20k_adamw_160k.py',
     'mmseg::_base_/default_runtime.py',
+    './hooks.py',
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 

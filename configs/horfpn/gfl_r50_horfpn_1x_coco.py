@@ -1,4 +1,4 @@
-_base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
+_base_ = ['mmdet::gfl/gfl_r50_fpn_1x_coco.py', '../_base_/hooks.py']
 custom_imports = dict(imports=['plugconv_mm'])
 
 model = dict(neck=dict(type='plugconv_mm.HorFPN'))

@@ -2,6 +2,7 @@
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/default_runtime.py',
+    '../_base_/hooks.py',
     '../_base_/models/classifier.py',
 ]
 custom_imports = dict(imports=['plugconv_mm'])
@@ -16,4 +17,4 @@ optim_wrapper = dict(
 param_scheduler = dict(
     type='CosineAnnealingLR', by_epoch=True, eta_min=1e-6, T_max=150, begin=0, end=150, convert_to_iter_based=True)
 auto_scale_lr = dict(base_batch_size=256)
-custom_hooks = [dict(type='plugconv_mm.KernelWarehouseTemperatureHook', epochs=15)]
+custom_hooks = [*_base_.custom_hooks, dict(type='plugconv_mm.KernelWarehouseTemperatureHook', epochs=15)]

@@ -3,6 +3,7 @@ _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
     'mmpretrain::_base_/default_runtime.py',
+    '../_base_/hooks.py',
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 
@@ -41,4 +42,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=3000),
     dict(type='CosineAnnealingLR', eta_min=4e-4, by_epoch=True),
 ]
-custom_hooks = [dict(type='EMAHook', momentum=5e-4, priority='ABOVE_NORMAL')]
+custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=5e-4, priority='ABOVE_NORMAL')]

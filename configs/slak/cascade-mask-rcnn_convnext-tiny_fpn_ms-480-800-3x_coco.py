@@ -16,4 +16,4 @@ model = dict(
             checkpoint='https://download.openmmlab.com/mmclassification/v0/convnext/downstream/'
             'convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth')),
     neck=dict(in_channels=[96, 192, 384, 768]))
-custom_hooks = []
+custom_hooks = _base_.custom_hooks[:-1]  # no sparsity

@@ -18,4 +18,7 @@ optim_wrapper = dict(
     constructor='plugconv_mm.LearningRateDecayOptimWrapperConstructor',
     paramwise_cfg=dict(_delete_=True, decay_rate=0.7, decay_type='layer_wise', num_layers=6))
 # the weights that sparse training left at zero stay there
-custom_hooks = [dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone')]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone'),
+]

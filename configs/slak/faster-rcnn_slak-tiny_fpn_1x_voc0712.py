@@ -1,4 +1,4 @@
-_base_ = 'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py'
+_base_ = ['mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py', '../_base_/hooks.py']
 custom_imports = dict(imports=['plugconv_mm'])
 
 model = dict(
@@ -10,4 +10,7 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/slak_tiny.pth')),
     neck=dict(in_channels=[124, 249, 499, 998]))
 # the weights that sparse training left at zero stay there
-custom_hooks = [dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone')]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone'),
+]

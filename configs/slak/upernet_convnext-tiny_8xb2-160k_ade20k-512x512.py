@@ -17,4 +17,4 @@ model = dict(
             'convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth')),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384))
-custom_hooks = []
+custom_hooks = _base_.custom_hooks[:-1]  # no sparsity

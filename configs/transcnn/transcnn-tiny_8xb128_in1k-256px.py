@@ -3,6 +3,7 @@ _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_256.py',
     'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_conformer.py',
     'mmpretrain::_base_/default_runtime.py',
+    '../_base_/hooks.py',
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 

@@ -13,12 +13,22 @@ from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
 
 ROOT = Path(__file__).parents[2] / 'configs'
 CONSTRUCTOR = 'plugconv_mm.LearningRateDecayOptimWrapperConstructor'
+EVERYWHERE = [dict(type='plugconv_mm.CheckFiniteHook'), dict(type='plugconv_mm.SyncBuffersHook')]
 
 
 @cache
+def load_file(path):
+    return load_config(make_parser('').parse_args([str(path)]))
+
+
 def load(name):
     path, = ROOT.rglob(f'{name}.py')
-    return load_config(make_parser('').parse_args([str(path)]))
+    return load_file(path)
+
+
+def hooks_of_its_own(cfg):
+    """Those that other configs do not have."""
+    return [without_scope(hook) for hook in cfg.custom_hooks if hook not in EVERYWHERE]
 
 
 def hornets(template, sizes):
@@ -150,8 +160,9 @@ def test_imagenet(name, drop_path, clip):
         type='AdamW', lr=4e-3, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999))
     assert cfg.train_cfg.max_epochs == 300 and cfg.train_dataloader.batch_size == 128
     assert cfg.auto_scale_lr.base_batch_size == 32 * 128
-    assert cfg.custom_hooks[0].type == 'EMAHook' and cfg.custom_hooks[0].momentum == 1e-4
-    assert len(cfg.custom_hooks) == (2 if name.startswith(('slak', 'kw')) else 1)
+    average, *others = hooks_of_its_own(cfg)
+    assert average == dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')
+    assert len(others) == (1 if name.startswith(('slak', 'kw')) else 0)
     assert [augment.type for augment in cfg.model.train_cfg.augments] == ['Mixup', 'CutMix']
     magnitude = {'hornet-small-gf_32xb128': 12, 'hornet-base-gf_32xb128': 15}.get(name, 9)
     pipeline = cfg.train_dataloader.dataset.pipeline
@@ -165,7 +176,7 @@ def test_kernel_warehouse_from_scratch(network, budget, ratio):
     assert cfg.model.backbone.get('cell_num_ratio', 1) == ratio and not cfg.model.backbone.norm_eval
     assert cfg.model.backbone.get('widen_factor', 1) == (0.5 if '050' in network else 1)
     assert cfg.train_cfg.max_epochs == (300 if 'resnet' in network else 150)
-    assert len(cfg.custom_hooks) == 1
+    assert len(hooks_of_its_own(cfg)) == 1
 
 
 SLAK = 'cascade-mask-rcnn_slak-tiny', 'faster-rcnn_slak-tiny', 'upernet_slak-'
@@ -174,8 +185,8 @@ SLAK = 'cascade-mask-rcnn_slak-tiny', 'faster-rcnn_slak-tiny', 'upernet_slak-'
 def test_hooks_of_sparse_training_and_of_the_temperature():
     """They are where the papers have them, and nowhere else: not in baselines, and no temperature in fine-tuning."""
     for path in (path for path in all_configs() if path.parent.name in ('slak', 'kernel_warehouse')):
-        name, cfg = path.stem, load(f'{path.parent.name}/{path.stem}')
-        hooks = [without_scope(hook) for hook in cfg.get('custom_hooks') or [] if hook.type.startswith('plugconv_mm.')]
+        name = path.stem
+        hooks = [hook for hook in hooks_of_its_own(load_file(path)) if hook['type'].startswith('plugconv_mm.')]
         expected = []
         if name.startswith(SLAK):
             expected = [dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone')]
@@ -206,6 +217,14 @@ def test_names_and_lengths(path):
     text = path.read_text()
     if re.search(r"_base_ = '\./", text):  # a variant: what differs
         assert len(text.splitlines()) <= 20
+
+
+@pytest.mark.parametrize('path', all_configs(), ids=lambda path: f'{path.parent.name}/{path.stem}')
+def test_what_every_config_has(path):
+    """The hooks that stop at NaN and average buffers, once each, and the import without which they are unknown."""
+    cfg = load_file(path)
+    assert [sum(hook == expected for hook in cfg.custom_hooks) for expected in EVERYWHERE] == [1, 1]
+    assert 'plugconv_mm' in cfg.custom_imports.imports
 
 
 def without_scope(node):

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook  # noqa: E402
 from tiny_training import assert_same_ends, resume  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
-from plugconv_mm.engine.launch import explain, make_resumable  # noqa: E402
+from plugconv_mm.engine.launch import build_runner, explain, make_resumable  # noqa: E402
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +223,139 @@ def test_a_new_run_in_an_old_folder(tmp_path):
 
     built.register_hook(Look())
     built.train()
-    assert (tmp_path / 'last_evaluation').read_text() == '9'
+    assert (tmp_path / 'last_evaluation').read_text() == '3 6 9'
+
+
+class Evaluations(Hook):
+    """The iterations of evaluations; it interrupts training ahead of an iteration."""
+
+    def __init__(self, stop=None):
+        self.seen, self.stop = [], stop
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.stop:
+            raise KeyboardInterrupt
+
+    def before_val(self, runner):
+        self.seen.append(runner.iter)
+
+
+def evaluations(built, stop=None):
+    hook = Evaluations(stop)
+    built.register_hook(hook)
+    if stop is None:
+        built.train()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            built.train()
+    return hook.seen
+
+
+def plateau(by_epoch, **checkpoint):
+    """Every evaluation but the first divides the learning rate by two."""
+    cfg = tiny_training.config(by_epoch)
+    cfg.param_scheduler = [
+        dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=2),
+        dict(type='ReduceOnPlateauLR', monitor='accuracy', rule='greater', factor=0.5, patience=0, threshold=1.,
+             threshold_rule='abs')]
+    cfg.default_hooks.checkpoint.update(checkpoint)
+    return cfg
+
+
+@pytest.mark.parametrize('by_epoch, best', [
+    (True, {}), (False, {}), (True, dict(save_best='accuracy', rule='less'))])
+def test_a_schedule_that_needs_evaluations(tmp_path, by_epoch, best):
+    """Interrupted after an evaluation, in its midst, and between the checkpoint after it and the record of it."""
+    cfg = plateau(by_epoch, **best)
+    assert evaluations(tiny_training.build(tmp_path / 'whole', cfg)) == [3, 6, 9]
+    names = ['epoch_1', 'epoch_2', 'epoch_3'] if by_epoch else ['iter_3', 'iter_6', 'iter_9']
+    rates = read_scalars(tmp_path / 'whole')['lr']
+    assert rates[-1][1] == rates[3][1] / 2  # with the second evaluation, and the third comes after the last step
+    assert all(read_checkpoint(path)['meta']['evaluated'] for path in (tmp_path / 'whole').glob('*.pth'))
+
+    def assert_as_whole(folder):
+        for figure in ('lr', 'loss', 'accuracy'):
+            assert read_scalars(folder)[figure] == read_scalars(tmp_path / 'whole')[figure], figure
+        assert_same_ends(folder / f'{names[-1]}.pth', tmp_path / f'whole/{names[-1]}.pth')
+
+    assert evaluations(tiny_training.build(tmp_path / 'after', cfg), stop=6) == [3, 6]
+    assert evaluations(resume(tmp_path / 'after', cfg)) == [9]
+    assert_as_whole(tmp_path / 'after')
+
+    for name, method, expected in (('midst', 'after_val_epoch', [6, 9]), ('between', '_note_evaluation', [9])):
+        built = tiny_training.build(tmp_path / name, cfg)
+        hook = next(hook for hook in built.hooks if type(hook).__name__ == 'AtomicCheckpointHook')
+        whole = getattr(hook, method)
+
+        def dies(*args, whole=whole, built=built, **kwargs):
+            if built.iter == 6 and False not in args:
+                raise KeyboardInterrupt
+            whole(*args, **kwargs)
+
+        setattr(hook, method, dies)
+        with pytest.raises(KeyboardInterrupt):
+            built.train()
+        assert evaluations(resume(tmp_path / name, cfg)) == expected
+        if name == 'between':
+            assert_as_whole(tmp_path / name)
+        else:  # the evaluation has been logged twice
+            assert_same_ends(tmp_path / f'midst/{names[-1]}.pth', tmp_path / f'whole/{names[-1]}.pth')
+
+    # where there is no record of it, the checkpoint tells; one whose evaluation was made up for does so, too
+    assert evaluations(resume(tmp_path / 'elsewhere', cfg, tmp_path / f'midst/{names[1]}.pth'), stop=6) == []
+
+
+def test_schedules_of_several_optimizers(tmp_path):
+    built = tiny_training.build(tmp_path, plateau(True))
+
+    class InADict(Hook):
+
+        def before_train(self, runner):
+            runner.param_schedulers = dict(model=runner.param_schedulers)
+
+    built.register_hook(InADict())
+    built.train()
+    checkpoint = read_checkpoint(tmp_path / 'epoch_2.pth')
+    assert checkpoint['meta']['evaluated'] and checkpoint['param_schedulers']['model'][1]['last_step'] == 1
+
+
+def test_a_flexible_runner_saves_again(tmp_path):
+    """It counts one epoch more for what is saved after the epoch."""
+    cfg = plateau(True, save_best='accuracy')
+    cfg.update(runner_type='FlexibleRunner', strategy=dict(type='SingleDeviceStrategy'), env_cfg=dict(),
+               work_dir=str(tmp_path), experiment_name=str(tmp_path), launcher='none', custom_hooks=[])
+    make_resumable(cfg)
+    build_runner(Config(cfg)).train()
+    for path in tmp_path.glob('*.pth'):
+        meta, epoch = read_checkpoint(path)['meta'], int(path.stem[-1])
+        assert (meta['epoch'], meta['iter'], meta['evaluated']) == (epoch, 3 * epoch, True)
+
+
+def test_evaluations_are_not_repeated(tmp_path, monkeypatch):
+    """Not of earlier checkpoints, nor of the best; those of checkpoints that took their place are not on record."""
+    cfg = tiny_training.config()
+    cfg.default_hooks.checkpoint.update(save_best='accuracy', rule='greater')
+    monkeypatch.setattr(tiny_training.TinyAccuracy, 'compute_metrics', lambda self, results: dict(accuracy=0.5))
+    assert evaluations(tiny_training.build(tmp_path / 'run', cfg)) == [3, 6, 9]
+    record, best = tmp_path / 'run/last_evaluation', tmp_path / 'run/best_accuracy_epoch_1.pth'
+    assert record.read_text() == '3 6 9'
+    assert read_checkpoint(best)['meta']['evaluated'] and read_checkpoint(best)['meta']['iter'] == 3
+    assert evaluations(resume(tmp_path / 'elsewhere', cfg, best), stop=3) == []
+    assert evaluations(resume(tmp_path / 'run', cfg, tmp_path / 'run/epoch_2.pth'), stop=7) == []
+    assert record.read_text() == '3 6 9'
+
+    def interrupted(self, results):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_training.TinyAccuracy, 'compute_metrics', interrupted)
+        with pytest.raises(KeyboardInterrupt):  # in the evaluation of another epoch_2.pth
+            resume(tmp_path / 'run', cfg, tmp_path / 'run/epoch_1.pth').train()
+    assert record.read_text() == '3 9'
+    assert evaluations(resume(tmp_path / 'run', cfg), stop=6) == [6]
+
+    record.write_text('9')  # as it was once written: the last one alone
+    assert evaluations(resume(tmp_path / 'run', cfg, tmp_path / 'run/epoch_3.pth')) == []
 
 
 # Killed

@@ -36,12 +36,34 @@ class Seen(BaseMetric):
         return dict(seen=results[0])
 
 
-@pytest.mark.parametrize('train_cfg, interval, when', [
-    (dict(by_epoch=True, max_epochs=3, val_interval=2), 1, [2, 4, 6]),
-    (dict(by_epoch=False, max_iters=7, val_interval=3), 2, [2, 3, 4, 6, 7]),
+BY_EPOCH = dict(by_epoch=True, max_epochs=3, val_interval=2)  # of two iterations each
+BY_ITER = dict(by_epoch=False, max_iters=7, val_interval=3)
+
+
+def run(folder, train_cfg, checkpoint, *hooks):
+    data = dict(batch_size=2, num_workers=0, dataset=[dict(x=torch.ones(1))] * (4 if train_cfg['by_epoch'] else 14),
+                sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=dict(type='pseudo_collate'))
+    runner = Runner(
+        Model(), str(folder), experiment_name=folder.name, log_level='ERROR', train_dataloader=data,
+        val_dataloader=data, val_cfg=dict(), val_evaluator=[Seen()], train_cfg=train_cfg,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', **checkpoint)),
+        custom_hooks=[dict(type='plugconv_mm.SyncBuffersHook'), *hooks])
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize('train_cfg, checkpoint, when', [
+    (BY_EPOCH, dict(by_epoch=True, interval=1), [2, 4, 6]),
+    (BY_ITER, dict(by_epoch=False, interval=2), [2, 3, 4, 6, 7]),
+    (BY_ITER, dict(by_epoch=False, interval=3, save_begin=2, save_last=False), [2, 3, 5, 6, 7]),
+    (BY_ITER | dict(dynamic_intervals=[(5, 1)]), dict(by_epoch=False, interval=7), [3, 4, 5, 6, 7]),
+    # within the epoch, too, and again with its end
+    (BY_EPOCH, dict(by_epoch=False, interval=3), [2, 3, 4, 6, 6]),
+    (BY_EPOCH, dict(by_epoch=False, interval=5, save_last=False), [2, 4, 5, 6]),
 ])
-def test_before_evaluation_and_checkpoint(tmp_path, monkeypatch, train_cfg, interval, when):
-    averaged = []
+def test_before_evaluation_and_checkpoint(tmp_path, monkeypatch, train_cfg, checkpoint, when):
+    averaged, evaluated = [], []
 
     def other_process_has_ten_more(buffers, op):
         for buffer in buffers:
@@ -49,17 +71,33 @@ def test_before_evaluation_and_checkpoint(tmp_path, monkeypatch, train_cfg, inte
             buffer += 10 * (op == 'mean')
 
     monkeypatch.setattr(sync_buffers, 'all_reduce_params', other_process_has_ten_more)
-    data = dict(batch_size=2, num_workers=0, dataset=[dict(x=torch.ones(1))] * 4,
-                sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=dict(type='pseudo_collate'))
-    runner = Runner(
-        Model(), str(tmp_path), experiment_name=tmp_path.name, log_level='ERROR', train_dataloader=data,
-        val_dataloader=data, val_cfg=dict(), val_evaluator=[Seen()], train_cfg=train_cfg,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.)),
-        default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', by_epoch=train_cfg['by_epoch'], interval=interval)),
-        custom_hooks=[dict(type='plugconv_mm.SyncBuffersHook')])
-    runner.train()
+    monkeypatch.setattr(Seen, 'compute_metrics', lambda self, results: evaluated.append(results[0]) or dict(seen=0))
+    run(tmp_path, train_cfg, checkpoint)
     # the buffer as it was when it was averaged: the iterations so far, and ten for each average before
     assert averaged == [count + 10 * i for i, count in enumerate(when)]
-    last = torch.load(next(tmp_path.glob('*_[37].pth')), weights_only=False)['state_dict']
-    assert float(last['seen']) == when[-1] + 10 * len(when)
+    saved = [float(torch.load(path, weights_only=False)['state_dict']['seen']) for path in tmp_path.glob('*.pth')]
+    fresh = {averages + 10 for averages in averaged}
+    assert saved and evaluated and {*saved, *evaluated} <= fresh
+
+
+@pytest.mark.parametrize('train_cfg', [BY_EPOCH, BY_ITER], ids=['epochs', 'iterations'])
+@pytest.mark.parametrize('priority', ['ABOVE_NORMAL', 'NORMAL', 'LOW'])
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_those_of_averaged_weights(tmp_path, monkeypatch, train_cfg, priority, update_buffers):
+    """What is evaluated, and goes on, and is saved is the same in all processes."""
+    evaluated = []
+
+    def all_agree(buffers, op):
+        for buffer in buffers:
+            buffer.fill_(100.)
+
+    monkeypatch.setattr(sync_buffers, 'all_reduce_params', all_agree)
+    monkeypatch.setattr(Seen, 'compute_metrics', lambda self, results: evaluated.append(results[0]) or dict(seen=0))
+    run(tmp_path, train_cfg, dict(by_epoch=train_cfg['by_epoch'], interval=1 if train_cfg['by_epoch'] else 3),
+        dict(type='EMAHook', priority=priority, update_buffers=update_buffers, momentum=0.1))
+    saved = [torch.load(path, weights_only=False) for path in tmp_path.glob('*.pth')]
+    assert len(saved) == 3 and set(evaluated) == {100.}
+    assert {float(checkpoint['state_dict']['seen']) for checkpoint in saved} == {100.}
+    assert {float(checkpoint['ema_state_dict']['module.seen']) for checkpoint in saved} == {100.}
+    assert sorted(int(checkpoint['ema_state_dict']['steps']) for checkpoint in saved) == (
+        [2, 4, 6] if train_cfg['by_epoch'] else [3, 6, 7])  # not averaged: it counts

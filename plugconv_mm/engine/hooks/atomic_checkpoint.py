@@ -27,6 +27,16 @@ class _RemoveLater:
         self.removed.append((self._backend.rmtree, path))
 
 
+_KEY = 'evaluated'  # in the meta data of the checkpoint
+
+
+def _schedule_needs_evaluations(runner) -> bool:
+    """Whether an evaluation is a step of a schedule, as of ``ReduceOnPlateauLR``."""
+    schedulers = runner.param_schedulers or []
+    groups = schedulers.values() if isinstance(schedulers, dict) else [schedulers]  # a list for each optimizer
+    return any(getattr(scheduler, 'need_val_args', False) for group in groups for scheduler in group)
+
+
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, with its arguments, which loses nothing whenever it is interrupted.
@@ -34,26 +44,45 @@ class AtomicCheckpointHook(CheckpointHook):
     The files themselves are written atomically by :mod:`plugconv_mm.compat.loading`. This hook removes old checkpoints
     only once the new one is there, replaces ``last_checkpoint`` atomically, and clears away what a killed process left
     half-written. A resumed run first does the evaluation that was due at its checkpoint, if that was not finished.
+
+    Where a schedule depends on evaluations (``ReduceOnPlateauLR``), the checkpoint is saved again after its evaluation,
+    with the step that came of it. ``evaluated`` in the meta data says whether a checkpoint was saved after its
+    evaluation, as the best ones are; ``last_evaluation`` in the work dir lists the iterations at which one was done.
     """
 
-    _evaluated: str | None = None  # the file that says at which iteration the last evaluation was finished
+    _record: str | None = None  # the file with the iterations whose evaluation was finished
+    _is_evaluated = False  # whether nothing was trained since an evaluation
+    _not_evaluated: int | None = None  # the iteration of the last checkpoint, if it was saved before its evaluation
 
     def before_train(self, runner):
         super().before_train(runner)
-        self._evaluated = os.path.join(runner.work_dir, 'last_evaluation')
+        self._record = os.path.join(runner.work_dir, 'last_evaluation')
         if is_main_process():
             useless = [path for folder in {str(self.out_dir), str(runner.work_dir)}
                        for path in glob.glob(os.path.join(glob.escape(folder), '.*.[0-9]*.part'))]
-            for path in useless if runner.iter else [*useless, self._evaluated]:
+            for path in useless if runner.iter else [*useless, self._record]:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+        if runner.iter and not self._is_evaluated:
+            self._not_evaluated = runner.iter
         if self._evaluation_is_missing(runner):
             runner.logger.info('The evaluation of this checkpoint was not finished; it comes first.')
             runner.val_loop.run()
 
+    def after_load_checkpoint(self, runner, checkpoint):
+        self._is_evaluated = (checkpoint.get('meta') or {}).get(_KEY, False)
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['meta'][_KEY] = self._is_evaluated
+        if self._is_evaluated:  # FlexibleRunner takes it for one that is saved while it trains, and counts one more
+            checkpoint['meta'].update(epoch=runner.epoch, iter=runner.iter)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self._is_evaluated = False
+
     def _evaluation_is_missing(self, runner):
         loop = runner.train_loop
-        if not runner.iter or runner._val_loop is None or not isinstance(
+        if not runner.iter or self._is_evaluated or runner._val_loop is None or not isinstance(
                 loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
             return False
         loop._decide_current_val_interval()
@@ -62,17 +91,35 @@ class AtomicCheckpointHook(CheckpointHook):
         within_epoch = by_epoch and loop.iter != loop.epoch * len(loop.dataloader)
         if within_epoch or now < loop.val_begin or (now % loop.val_interval and now != end):
             return False
-        finished = [None]
-        if is_main_process() and os.path.isfile(self._evaluated):
-            with open(self._evaluated) as file:
-                finished = [file.read().strip()]
+        if _schedule_needs_evaluations(runner):
+            return True  # its step is not in this checkpoint
+        finished = [is_main_process() and str(runner.iter) in self._evaluations()]
         broadcast_object_list(finished)
-        return finished[0] != str(runner.iter)
+        return not finished[0]
 
     def after_val_epoch(self, runner, metrics):
+        self._is_evaluated = True
         super().after_val_epoch(runner, metrics)
-        if self._evaluated and is_main_process():
-            self._write(self._evaluated, str(runner.iter))
+        if self._record is None:  # not in training
+            return
+        if self._not_evaluated == runner.iter and _schedule_needs_evaluations(runner):
+            self._save_checkpoint_with_step(
+                runner, runner.epoch if self.by_epoch else runner.iter, dict(epoch=runner.epoch, iter=runner.iter))
+        self._note_evaluation(runner.iter, True)
+
+    def _evaluations(self):
+        try:
+            with open(self._record) as file:
+                return file.read().split()
+        except FileNotFoundError:
+            return []
+
+    def _note_evaluation(self, iteration, is_finished):
+        if is_main_process():
+            before = self._evaluations()
+            after = [other for other in before if other != str(iteration)] + [str(iteration)] * is_finished
+            if after != before:
+                self._write(self._record, ' '.join(after))
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         outdated = None
@@ -84,6 +131,9 @@ class AtomicCheckpointHook(CheckpointHook):
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        self._not_evaluated = None if self._is_evaluated else meta['iter']
+        if not self._is_evaluated:
+            self._note_evaluation(meta['iter'], False)  # one that it takes the place of may have been evaluated
         runner.save_checkpoint(
             self.out_dir, filename, self.file_client_args, save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
