@@ -27,17 +27,13 @@ def tool(name):
 check_configs = tool('misc/check_configs')
 
 # Every family, algorithm, data set, evaluator, constructor and schedule.
-DOZEN = [
+SOME = [
     'digits/upernet_parc-resnet50-thin_digits',
     'parc/mask-rcnn_parc-mobilenetv2_fpn_ms-480-800-1x_coco',
     'parc/parcnet-s_8xb128_in1k-256px',
-    'parc/upernet_parc-convnext-xt_8xb2-160k_ade20k-512x512',
     'hornet/hornet-tiny-gf_32xb128_in1k',
-    'hornet/cascade-mask-rcnn_hornet-tiny-7x7_fpn_ms-480-800-3x_coco',
-    'horfpn/retinanet_r50_horfpn_1x_coco',
     'horfpn/panoptic-fpn_r50_horfpn_1x_coco',
     'slak/faster-rcnn_slak-tiny_fpn_1x_voc0712',
-    'kernel_warehouse/kw1d2x-mobilenetv2-050_8xb32_in1k',
     'kernel_warehouse/kw1d4x-resnet18_32xb128_in1k',
     'transcnn/retinanet_transcnn-tiny_fpn_ms-480-800-1x_coco',
 ]
@@ -59,10 +55,10 @@ def check(names, folder):
     return reports
 
 
-def test_a_dozen(tmp_path):
-    reports = check(DOZEN, tmp_path)
+def test_some(tmp_path):
+    reports = check(SOME, tmp_path)
     assert [(r.config, r.failed, r.error) for r in reports if r.failed] == []
-    assert [r.config for r in reports] == [f'configs/{name}.py' for name in DOZEN]
+    assert [r.config for r in reports] == [f'configs/{name}.py' for name in SOME]
     assert all(len(r.losses) == 2 and r.parameters > 1e5 and r.metrics for r in reports)
     by_name = {Path(r.config).stem.partition('_')[0]: r for r in reports}
     assert 'coco/bbox_mAP' in by_name['mask-rcnn'].metrics and 'coco/segm_mAP' in by_name['mask-rcnn'].metrics
@@ -71,7 +67,7 @@ def test_a_dozen(tmp_path):
     assert 'pascal_voc/mAP' in by_name['faster-rcnn'].metrics
     assert 'accuracy/top5' in by_name['parcnet-s'].metrics
     table = check_configs.table(reports)
-    assert len(table.splitlines()) == 2 + len(DOZEN) and 'parc_mobilenetv2.pth' in table
+    assert len(table.splitlines()) == 2 + len(SOME) and 'parc_mobilenetv2.pth' in table
 
 
 @pytest.mark.slow
