@@ -62,6 +62,9 @@ def batches(built):
     hook = Batches()
     built.register_hook(hook)
     built.train()
+    if built.train_dataloader._iterator is not None:
+        # left to the garbage collector, persistent workers that others were forked beside take 5 s each to end
+        built.train_dataloader._iterator._shutdown_workers()
     return hook.seen
 
 
