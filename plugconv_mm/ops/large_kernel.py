@@ -173,8 +173,9 @@ class DecomposedLargeKernelConv2d(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         if not self.deployed and not all(folds(branch.bn) for branch in self._branches()):
             if self.kernel_size >= _LONG and x.device.type == 'cpu' and not torch.is_autocast_enabled('cpu'):
-                y = sum(branch.bn(_LongConv.apply(x, branch.conv.weight)) for branch in (
+                tall, wide = (branch.bn(_LongConv.apply(x, branch.conv.weight)) for branch in (
                     self.vertical, self.horizontal))
+                y = tall + wide
             else:
                 y = self.vertical(x) + self.horizontal(x)
             return y if self.small_conv is None else y + self.small_conv(x)
