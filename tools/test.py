@@ -5,7 +5,6 @@ from pathlib import Path
 
 import mmengine
 from mmengine.config import ConfigDict
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from plugconv_mm.engine.launch import (
@@ -17,7 +16,7 @@ from plugconv_mm.engine.launch import (
     plain_errors,
     set_pretrain_dataloaders,
 )
-from plugconv_mm.engine.weights import check_fit
+from plugconv_mm.engine.weights import CheckFitHook
 
 
 def parse_args(argv=None):
@@ -116,9 +115,8 @@ def main(argv=None):
             else:
                 from mmengine.evaluator import DumpResults
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-        if '://' not in args.checkpoint and isinstance(runner, Runner):
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            check_fit(model.module if args.tta else model, args.checkpoint)
+        if isinstance(runner, Runner):  # where the model is sharded, its strategy looks
+            runner.register_hook(CheckFitHook())
         metrics = runner.test()
         if args.out and args.out_item == 'metrics' and runner.rank == 0:
             mmengine.dump(metrics, args.out)

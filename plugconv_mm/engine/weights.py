@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import DATASETS
 from torch import nn
 
@@ -16,14 +18,17 @@ from plugconv_mm.engine.launch import ConfigError, inner_datasets
 _BESIDE = re.compile(r'(backbone\.)?(norm\d?|fc|head|classifier)\.')
 
 
-def check_fit(model: nn.Module, filename: str | Path) -> None:
-    """Look whether a checkpoint has all weights of a model; what else it has does not matter.
+class CheckFitHook(Hook):
+    """Stops a runner whose checkpoint lacks weights of the model; what else it has does not matter.
 
     Raises:
-        ConfigError: It has not.
-        ValueError: The file is no checkpoint.
+        ConfigError: While the checkpoint is loaded.
     """
-    _check_fit(filename, model.state_dict(), state_dict_of(load_from_local(str(filename), map_location='cpu')))
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model.module if isinstance(model, BaseTTAModel) else model
+        _check_fit(runner._load_from, model.state_dict(), state_dict_of(checkpoint))
 
 
 def _check_fit(filename, own, state, unknown=()):
