@@ -13,7 +13,7 @@ help: ## list the targets
 setup: ## set up the environment in .venv (about 2 minutes, then at once)
 	@sh tools/setup.sh
 
-demo: setup ## train and evaluate a detector and a segmentor on real pictures, leave figures and pictures
+demo: setup ## train and evaluate a detector and a segmentor on real images, leave figures and images
 	@"$(VENV)/bin/python" tools/demo.py
 
 test: setup ## run the tests, but for the slow ones

@@ -19,7 +19,7 @@ TOLERANCE, WAREHOUSE_TOLERANCE = 1e-3, 2e-2
 
 @dataclass(frozen=True)
 class Case:
-    """A network of a paper: what to build, and how large the larger of its pictures is."""
+    """A network of a paper: what to build, and how large the larger of its images is."""
     build: dict
     large: tuple[int, int] = (800, 1344)
     side: int = 224
@@ -74,16 +74,16 @@ def difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
     return max((a - b).abs().max().item() / max(g, floor) for a, b, g in zip(ours, theirs, greatest, strict=True))
 
 
-def gradients(model: nn.Module, picture: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
+def gradients(model: nn.Module, image: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
     """Those of a training step."""
-    loss = sum(y.square().mean() for y in model(picture))
+    loss = sum(y.square().mean() for y in model(image))
     return list(torch.autograd.grad(loss, parameters))
 
 
 def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: float) -> tuple[dict, float]:
     """Times of both in milliseconds, and the largest relative difference of outputs or gradients."""
     model, reference = build(case)
-    picture = torch.randn(shape[0], 3, *shape[1:])
+    image = torch.randn(shape[0], 3, *shape[1:])
     model.train(training)
     reference.train(training)
     both = {'published': reference, 'ours': model}
@@ -92,14 +92,14 @@ def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: fl
 
     def call(name):
         if training:
-            results[name] = gradients(both[name], picture, parameters)
+            results[name] = gradients(both[name], image, parameters)
         else:
             with torch.inference_mode():
-                results[name] = both[name](picture)
+                results[name] = both[name](image)
 
     times = interleaved({name: lambda name=name: call(name) for name in both}, seconds, rounds=3, warm_ups=1)
     if training:  # in float32 the statistics of so few maps make gradients differ by percents from what they should be
-        picture = picture.double()
+        image = image.double()
         for name, network in both.items():
             network.double()
             call(name)
@@ -113,7 +113,7 @@ def main():
                         help=f'some of {", ".join(CASES)}; default all')
     parser.add_argument('--modes', nargs='+', choices=('large', 'small', 'training'),
                         default=('large', 'small', 'training'),
-                        help='one picture of a detector, 8 of 224 pixels, a training step; default all')
+                        help='one image of a detector, 8 of 224 pixels, a training step; default all')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--seconds', type=float, default=2, help='about how long to time each line')
     args = parser.parse_args()

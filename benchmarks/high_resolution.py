@@ -31,12 +31,12 @@ def parc_layers(model):
 
 
 @torch.inference_mode()
-def record_inputs(model, picture):
-    """What each ParC layer is given when the model sees the picture."""
+def record_inputs(model, image):
+    """What each ParC layer is given when the model sees the image."""
     inputs = {}
     hooks = [layer.register_forward_hook(lambda m, args, y, name=name: inputs.update({name: args[0]}))
              for name, layer in parc_layers(model).items()]
-    model(picture)
+    model(image)
     for hook in hooks:
         hook.remove()
     return inputs
@@ -55,8 +55,8 @@ def main():
     spatial = copy.deepcopy(model)
     for layer in parc_layers(spatial).values():
         layer.backend = 'spatial'
-    picture = torch.randn(args.batch, 3, *args.shape)
-    inputs, reference = record_inputs(model, picture), parc_layers(spatial)
+    image = torch.randn(args.batch, 3, *args.shape)
+    inputs, reference = record_inputs(model, image), parc_layers(spatial)
 
     print(f'{type(model).__name__}, {args.batch}x3x{args.shape[0]}x{args.shape[1]}, {args.threads} threads; '
           'milliseconds, medians of interleaved calls\n')
@@ -71,11 +71,11 @@ def main():
             print(f'{name:<24} {"x".join(map(str, x.shape)):<18} {layer.select_backend(x):<9} {times["auto"]:8.2f} '
                   f'{times["spatial"]:9.2f} {times["spatial"] / times["auto"]:6.1f}')
         print(f'{"all ParC layers":<53} {totals[0]:8.2f} {totals[1]:9.2f} {totals[1] / totals[0]:6.1f}')
-        times = interleaved(dict(auto=lambda: model(picture), spatial=lambda: spatial(picture)), seconds=5)
+        times = interleaved(dict(auto=lambda: model(image), spatial=lambda: spatial(image)), seconds=5)
         print(f'{"the whole backbone":<53} {times["auto"]:8.0f} {times["spatial"]:9.0f} '
               f'{times["spatial"] / times["auto"]:6.2f}')
         worst = max(((a - b).norm() / b.norm()).item()
-                    for a, b in zip(model(picture), spatial(picture), strict=True))
+                    for a, b in zip(model(image), spatial(image), strict=True))
     print(f'largest relative difference between the two models\' outputs: {worst:.1e}')
 
 

@@ -203,7 +203,7 @@ _SWAPS = {
 def published(model: nn.Module) -> nn.Module:
     """A model of the same parameters, the very tensors, computed in the published way."""
     model = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    if hasattr(model, 'patch_embed'):  # TransCNN lays its picture out channels-last
+    if hasattr(model, 'patch_embed'):  # TransCNN lays its image out channels-last
         model.patch_embed.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), ))
     _swap(model)
     return model

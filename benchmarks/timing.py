@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 import torch
 
-from plugconv_mm.analysis import timing
-
 
 def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.5, rounds: int = 5,
                 device: str = 'cpu', warm_ups: int = 2) -> dict[str, float]:
@@ -30,6 +28,6 @@ def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.
         wait()
         return time.perf_counter() - begin
 
-    times = timing.interleaved({name: lambda call=call: clocked(call) for name, call in candidates.items()}, rounds,
+    times = interleaved({name: lambda call=call: clocked(call) for name, call in candidates.items()}, rounds,
                                seconds, warm_ups)
     return {name: 1e3 * statistics.median(t) for name, t in times.items()}

@@ -1,4 +1,4 @@
-"""Draw what a model predicts on a picture, or on all pictures of a folder.
+"""Draw what a model predicts on an image, or on all images of a folder.
 
 Detectors draw boxes and masks, segmentors label maps, classifiers the name of the class.
 """
@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from plugconv_mm.analysis.loading import check_device
-from plugconv_mm.engine.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
 
 
 def parse_args(argv=None):
-    parser = make_parser(__doc__, runs=False, first=('pictures', 'a picture, or a folder of pictures'))
+    parser = make_parser(__doc__, runs=False, first=('images', 'an image, or a folder of images'))
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out-dir', type=Path, help='where to write (default: work_dirs/image_demo/CONFIG)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of boxes (default: %(default)s)')
@@ -27,20 +27,20 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     with plain_errors('image_demo.py'):
-        from plugconv_mm.datasets.pictures import find_pictures
-        from plugconv_mm.engine.inference import Predictor, check_task, draw_pictures
-        from plugconv_mm.engine.weights import build_with_weights
+        from plugconv_mm.datasets.image_files import find_images
+        from plugconv_mm.runtime.inference import Predictor, check_task, draw_images
+        from plugconv_mm.runtime.weights import build_with_weights
         check_device(args.device)
-        source = Path(args.pictures)
-        pictures = find_pictures(source)
+        source = Path(args.images)
+        images = find_images(source)
         cfg = load_config(args)
         check_task(cfg)
         predictor = Predictor(cfg, build_with_weights(cfg, args.checkpoint).to(args.device), args.score_thr)
         out_dir = args.out_dir or Path('work_dirs/image_demo') / Path(args.config).stem
-        written, unreadable, drawn = draw_pictures(predictor, pictures, source, out_dir)
+        written, unreadable, drawn = draw_images(predictor, images, source, out_dir)
     if not drawn:
         print(f'no box reached the score {args.score_thr}: a lower --score-thr draws more')
-    print(f'{len(written)} pictures drawn: {out_dir}' if len(written) > 1 else f'drawn: {written[0]}')
+    print(f'{len(written)} images drawn: {out_dir}' if len(written) > 1 else f'drawn: {written[0]}')
     if unreadable:
         sys.exit('\n'.join(f'image_demo.py: error: {line}' for line in unreadable))
 

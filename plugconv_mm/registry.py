@@ -5,7 +5,8 @@ A config of mmdet, mmseg or mmpretrain reaches what is registered here as ``type
 """
 import sys
 
-from plugconv_mm.compat.packages import MissingPackageError, install_help
+from plugconv_mm.compat.packages import install_help
+from plugconv_mm.errors import MissingPackageError
 
 try:
     from mmengine import registry as root

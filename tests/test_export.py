@@ -18,7 +18,8 @@ from mmengine.config import Config  # noqa: E402
 
 from plugconv_mm import export  # noqa: E402
 from plugconv_mm.analysis import build_model  # noqa: E402
-from plugconv_mm.export import ExportError, export_onnx  # noqa: E402
+from plugconv_mm.errors import ExportError  # noqa: E402
+from plugconv_mm.export import export_onnx  # noqa: E402
 from plugconv_mm.ops import DecomposedLargeKernelConv2d, GnConv2d, KWConv2d, KWLinear, ParCHW2d  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +126,7 @@ def refuses(model, size, says, tmp_path, monkeypatch):
 
 def test_sizes_are_checked_first(tmp_path, monkeypatch):
     refuses(nn.Conv2d(3, 4, 1), (0, 4), r'a height and a width in pixels, got \(0, 4\)', tmp_path, monkeypatch)
-    refuses(nn.Conv2d(3, 4, 5), (3, 9), 'Conv2d does not take pictures of 3x9', tmp_path, monkeypatch)
+    refuses(nn.Conv2d(3, 4, 5), (3, 9), 'Conv2d does not take images of 3x9', tmp_path, monkeypatch)
     refuses(thin('detector'), (70, 96), 'multiples of 32 only, .*--shape 96 96', tmp_path, monkeypatch)
     model = thin('segmentor')
     model.test_cfg = Config(dict(mode='slide', crop_size=(32, 64), stride=(16, 16)))
@@ -166,7 +167,7 @@ def test_a_difference_leaves_the_older_file(tmp_path):
     assert path.read_text() == 'older' and list(tmp_path.iterdir()) == [path]
 
 
-def test_channels_of_a_picture():
+def test_channels_of_a_image():
     """Where the first layer is a dynamic convolution, and the first ordinary one another."""
     assert export._channels(backbones.build('kw-mobilenetv2-half')) == 3
     assert export._channels(nn.Sequential(KWConv2d(4, 8, 3), nn.Conv2d(8, 8, 1))) == 4
@@ -191,5 +192,5 @@ class OneValue(nn.Module):
         return x.mean((1, 2, 3), keepdim=True).flatten(1)
 
 
-def test_one_value_for_each_picture(tmp_path):
+def test_one_value_for_each_image(tmp_path):
     assert export_onnx(OneValue(), tmp_path / 'x.onnx', (4, 4)).difference < 1e-4

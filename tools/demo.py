@@ -1,4 +1,4 @@
-"""Train and evaluate a detector and a segmentor on pictures that need no download, and show what came out.
+"""Train and evaluate a detector and a segmentor on images that need no download, and show what came out.
 
 A part that was finished is kept as long as neither the code, its config nor the data changed; a training that was
 interrupted goes on from its last checkpoint. --fresh does everything anew.
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 DATA = ROOT / 'data/digits'
-PICTURES = 8
+IMAGES = 8
 
 
 class PartError(RuntimeError):
@@ -161,18 +161,18 @@ def draw_detector(folder, out):
     coco = COCO(str(DATA / 'annotations/instances_val.json'))
     predictions = {Path(item['img_path']).name: item['pred_instances'] for item in mmengine.load(folder / 'val.pkl')}
     rows = []
-    for image in spread(coco.loadImgs(sorted(coco.getImgIds())), PICTURES):
-        picture = cv2.imread(str(DATA / 'val' / image['file_name']))[..., ::-1]
+    for record in spread(coco.loadImgs(sorted(coco.getImgIds())), IMAGES):
+        image = cv2.imread(str(DATA / 'val' / record['file_name']))[..., ::-1]
         truth = [dict(box=[a['bbox'][0], a['bbox'][1], a['bbox'][0] + a['bbox'][2], a['bbox'][1] + a['bbox'][3]],
                       label=a['category_id'] - 1, mask=coco.annToMask(a).astype(bool))
-                 for a in coco.loadAnns(coco.getAnnIds(image['id']))]
-        found = predictions[image['file_name']]
+                 for a in coco.loadAnns(coco.getAnnIds(record['id']))]
+        found = predictions[record['file_name']]
         guesses = [dict(box=box, label=int(label), score=float(score), mask=rle.decode(code).astype(bool))
                    for box, label, score, code in zip(found['bboxes'].tolist(), found['labels'], found['scores'],
                                                       found['masks'], strict=True) if score >= 0.5]
-        rows.append((Path(image['file_name']).stem, picture, truth, guesses))
-    save_grid(out / 'detector.png', 'Mask R-CNN, ParC-ResNet-50 and HorFPN: validation pictures, scores from 0.5', rows,
-              lambda ax, picture, item: draw_instances(ax, picture, item, info.classes, info.palette))
+        rows.append((Path(record['file_name']).stem, image, truth, guesses))
+    save_grid(out / 'detector.png', 'Mask R-CNN, ParC-ResNet-50 and HorFPN: validation images, scores from 0.5', rows,
+              lambda ax, image, item: draw_instances(ax, image, item, info.classes, info.palette))
     plot_curves(out / 'detector_curves.png', folder, 'Mask R-CNN, ParC-ResNet-50 and HorFPN',
                 {'coco/bbox_mAP': ('box AP', 1), 'coco/segm_mAP': ('mask AP', 1)})
 
@@ -184,13 +184,13 @@ def draw_segmentor(folder, out):
     from plugconv_mm.visualization import draw_label_map, plot_curves, save_grid
     info = Config.fromfile(ROOT / SEGMENTOR).metainfo
     rows = []
-    for path in spread(sorted((DATA / 'images/validation').iterdir()), PICTURES):
+    for path in spread(sorted((DATA / 'images/validation').iterdir()), IMAGES):
         truth = cv2.imread(str(DATA / 'annotations/validation' / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
         guess = cv2.imread(str(folder / 'val' / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
         # both as ADE20K has them: 0 is unlabelled, and the classes begin at 1
         rows.append((path.stem, cv2.imread(str(path))[..., ::-1], truth - 1, guess - 1))
-    save_grid(out / 'segmentor.png', 'UPerNet, ParC-ResNet-50: validation pictures', rows,
-              lambda ax, picture, item: draw_label_map(ax, picture, item, info.classes, info.palette))
+    save_grid(out / 'segmentor.png', 'UPerNet, ParC-ResNet-50: validation images', rows,
+              lambda ax, image, item: draw_label_map(ax, image, item, info.classes, info.palette))
     plot_curves(out / 'segmentor_curves.png', folder, 'UPerNet, ParC-ResNet-50', {'mIoU': ('mIoU', 0.01)})
 
 
@@ -217,7 +217,7 @@ def main(argv=None):
         start = time.monotonic()
         run(['tools/dataset_converters/digits.py', '--out', DATA], out / 'data.log')
         manifest = json.loads((DATA / 'digits.json').read_text())['settings']
-        rows.append(('data', f'{manifest["num_train"]} + {manifest["num_val"]} pictures',
+        rows.append(('data', f'{manifest["num_train"]} + {manifest["num_val"]} images',
                      clock(time.monotonic() - start)))
         models = [('detector', 'Mask R-CNN', DETECTOR, 'val.pkl',
                    (('box AP', 'coco/bbox_mAP', 1), ('mask AP', 'coco/segm_mAP', 1))),
@@ -232,12 +232,12 @@ def main(argv=None):
             show(f'    {text}')
             rows.append((f'train the {name}', f'{model}{", " * bool(remark)}{remark}', clock(seconds)))
             rows.append((f'test the {name}', text, clock(testing)))
-        part = '4 of 4  the pictures'
+        part = '4 of 4  the images'
         show(f'[{part}]')
         start = time.monotonic()
         draw_detector(out / 'detector', out)
         draw_segmentor(out / 'segmentor', out)
-        rows.append(('pictures', f'{PICTURES} of each task, and curves', clock(time.monotonic() - start)))
+        rows.append(('images', f'{IMAGES} of each task, and curves', clock(time.monotonic() - start)))
     except PartError as error:
         show(f'\nPart {part} failed:\n{error}\n    Once that is mended, the same command goes on from here.')
         sys.exit(1)

@@ -7,8 +7,8 @@ import mmengine
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
-from plugconv_mm.engine.launch import (
-    ConfigError,
+from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.launch import (
     build_runner,
     check_data,
     load_config,
@@ -16,7 +16,7 @@ from plugconv_mm.engine.launch import (
     plain_errors,
     set_pretrain_dataloaders,
 )
-from plugconv_mm.engine.weights import CheckFitHook
+from plugconv_mm.runtime.weights import CheckFitHook
 
 
 def parse_args(argv=None):
@@ -27,8 +27,8 @@ def parse_args(argv=None):
     parser.add_argument('--out-item', choices=['pred', 'metrics'], default='pred',
                         help='what --out holds; metrics are written as .json or .pkl')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
-    parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show leaves each picture')
+    parser.add_argument('--show-dir', help='write images of the predictions into this folder')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show leaves each image')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     return parser.parse_args(argv)
 

@@ -1,8 +1,8 @@
 """Train a model of mmdet, mmseg or mmpretrain, with what plugconv_mm plugs in."""
 from pathlib import Path
 
-from plugconv_mm.engine.launch import (
-    ConfigError,
+from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.launch import (
     build_runner,
     check_data,
     check_weights,

@@ -1,4 +1,4 @@
-# 32 GPUs x 128 pictures, and evaluation of an exponential moving average
+# 32 GPUs x 128 images, and evaluation of an exponential moving average
 _base_ = './imagenet_300e.py'
 
 optim_wrapper = dict(optimizer=dict(lr=4e-3))

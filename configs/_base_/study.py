@@ -1,9 +1,9 @@
 # a backbone's features of strides 4 and 8, a neck and a light head, trained for a minute on one core; the data set of
-# digits with a mark far away, see plugconv_mm/datasets/far_cue.py and tools/misc/controlled_study.py
+# digits with a mark far away, see plugconv_mm/datasets/distant_cue.py and tools/misc/controlled_study.py
 _base_ = ['./mmseg_runtime.py', './runtime.py']
 custom_imports = dict(imports=['plugconv_mm'])
 
-data_root = 'data/far_cue/'
+data_root = 'data/distant_cue/'
 metainfo = dict(classes=('background', 'yellow', 'blue'), palette=[[40, 40, 40], [230, 220, 50], [60, 60, 200]])
 pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 train_dataloader = dict(

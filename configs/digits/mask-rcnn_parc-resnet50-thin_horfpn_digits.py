@@ -31,7 +31,7 @@ model = dict(
             ]),
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10)),
-    # two to five digits a picture need fewer samples and proposals than COCO
+    # two to five digits an image need fewer samples and proposals than COCO
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=400, max_per_img=100),

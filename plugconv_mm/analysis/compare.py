@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from plugconv_mm.analysis.flops import PARTS, measure, padded_shape, run_parts
+from plugconv_mm.analysis.interleave import interleaved
 from plugconv_mm.analysis.memory import watched, weight_bytes
-from plugconv_mm.analysis.timing import interleaved
 from plugconv_mm.ops import ParC2d
 
 
@@ -21,9 +21,9 @@ class Cost:
 
     Attributes:
         params: Parameters.
-        macs: Multiply-adds of one picture; of ParC layers whose backend is 'auto' as Fast-ParC.
+        macs: Multiply-adds of one image; of ParC layers whose backend is 'auto' as Fast-ParC.
         milliseconds: Latency of a batch, of each round.
-        memory: Bytes that are held at once while it runs, at most: the weights of the whole model, the pictures, and
+        memory: Bytes that are held at once while it runs, at most: the weights of the whole model, the images, and
             what was computed and is still needed.
     """
     params: int
@@ -46,8 +46,8 @@ class Report:
 
     Attributes:
         name: Of the model.
-        shape: Height and width of the pictures, as padded for this model.
-        batch: Pictures at once.
+        shape: Height and width of the images, as padded for this model.
+        batch: Images at once.
         whole: The model.
         parts: Its backbone, neck and head, those that it has.
         backends: How many ParC layers ran in which form, ``'spatial'``, ``'fft'`` or ``'gemm'``.
@@ -70,8 +70,8 @@ def compare(models: dict[str, nn.Module], shape: tuple[int, int], batch: int = 1
 
     Args:
         models: Detectors, segmentors, classifiers or backbones by name, on the CPU. They are moved to `device`.
-        shape: Height and width of the pictures, in pixels.
-        batch: Pictures at once.
+        shape: Height and width of the images, in pixels.
+        batch: Images at once.
         device: Where they run.
         rounds: Times that each model is timed; each round times all of them, in an order drawn anew.
         progress: Told what is being done.
@@ -93,13 +93,13 @@ def compare(models: dict[str, nn.Module], shape: tuple[int, int], batch: int = 1
         padded = padded_shape(model, shape)
         cost = measure(model, padded)
         model.to(device).eval()
-        pictures = torch.rand(batch, 3, *padded, device=device)
-        memory, backends = _first_call(model, pictures, device)
+        images = torch.rand(batch, 3, *padded, device=device)
+        memory, backends = _first_call(model, images, device)
         parts = {part: Cost(cost.params[part], sum(cost.macs[part].values()), memory=memory[part])
                  for part in PARTS if part in memory}
         whole = Cost(cost.total_params, cost.total_macs(), memory=max(memory.values()))
         reports.append(Report(name, padded, batch, whole, parts, dict(backends.most_common())))
-        calls[name] = lambda model=model, pictures=pictures: _clocked(model, pictures, device)
+        calls[name] = lambda model=model, images=images: _clocked(model, images, device)
     done = iter(range(1, rounds + 1))
     times = interleaved(calls, rounds, warm_ups=1, after_round=lambda: progress(f'round {next(done)} of {rounds}'))
     for report in reports:
@@ -110,10 +110,10 @@ def compare(models: dict[str, nn.Module], shape: tuple[int, int], batch: int = 1
     return reports
 
 
-def _first_call(model: nn.Module, pictures: torch.Tensor, device: str) -> tuple[dict[str, int], Counter]:
+def _first_call(model: nn.Module, images: torch.Tensor, device: str) -> tuple[dict[str, int], Counter]:
     """The most bytes held in each part, and the forms that ParC takes; with what layers derive from their weights."""
     memory, backends = {}, Counter()
-    held = weight_bytes(model) + pictures.numel() * pictures.element_size()
+    held = weight_bytes(model) + images.numel() * images.element_size()
     hooks = [layer.register_forward_pre_hook(lambda layer, args: backends.update([layer.select_backend(args[0])]))
              for layer in model.modules() if isinstance(layer, ParC2d)]
 
@@ -126,13 +126,13 @@ def _first_call(model: nn.Module, pictures: torch.Tensor, device: str) -> tuple[
         held += found.left
 
     with torch.inference_mode():
-        run_parts(model, pictures, followed)
+        run_parts(model, images, followed)
     for hook in hooks:
         hook.remove()
     return memory, backends
 
 
-def _clocked(model: nn.Module, pictures: torch.Tensor, device: str) -> dict[str, float]:
+def _clocked(model: nn.Module, images: torch.Tensor, device: str) -> dict[str, float]:
     """Milliseconds of each part."""
     times = {}
 
@@ -145,7 +145,7 @@ def _clocked(model: nn.Module, pictures: torch.Tensor, device: str) -> dict[str,
         times[part] = 1e3 * (time.perf_counter() - begin)
 
     with torch.inference_mode():
-        run_parts(model, pictures, clock)
+        run_parts(model, images, clock)
     return times
 
 

@@ -6,8 +6,8 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from plugconv_mm.analysis.loading import build_part, is_whole_model
-from plugconv_mm.engine.launch import ConfigError
-from plugconv_mm.engine.weights import load_weights
+from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.weights import load_weights
 
 
 class FeatureMap(nn.Module):
@@ -97,7 +97,7 @@ class _TimmMaps(nn.Module):
         try:
             return self.model.forward_intermediates(x, intermediates_only=True)
         except AssertionError as error:
-            raise ConfigError(f'{type(self.model).__name__} of timm does not take pictures of {x.shape[2]}x'
+            raise ConfigError(f'{type(self.model).__name__} of timm does not take images of {x.shape[2]}x'
                               f'{x.shape[3]}: {error}; give another --size') from error
 
 

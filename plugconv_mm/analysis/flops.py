@@ -1,6 +1,6 @@
 """Parameters and multiply-adds of detectors, segmentors and classifiers, by part and by kind of operator.
 
-Nothing is computed: the model runs on tensors that have shapes and no values, so a big picture costs no more time than
+Nothing is computed: the model runs on tensors that have shapes and no values, so a big image costs no more time than
 a small one, and no memory.
 """
 import copy
@@ -28,7 +28,7 @@ class ModelCost:
     """What :func:`measure` found.
 
     Attributes:
-        shape: Height and width of the picture.
+        shape: Height and width of the image.
         params: Parameters by part.
         macs: Multiply-adds by part and kind of operator; ParC as Fast-ParC where its backend is 'auto'.
         parc: Multiply-adds of the ParC layers by backend, ``'spatial'`` and ``'fft'``; empty without such layers.
@@ -82,28 +82,28 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def padded_shape(model: nn.Module, shape: tuple[int, int]) -> tuple[int, int]:
-    """The size to which the model's data preprocessor pads a picture of this height and width."""
+    """The size to which the model's data preprocessor pads an image of this height and width."""
     divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
     return tuple(-(-side // divisor) * divisor for side in shape)
 
 
 def measure(model: nn.Module, shape: tuple[int, int], in_channels: int = 3) -> ModelCost:
-    """Parameters and multiply-adds of one picture in evaluation mode.
+    """Parameters and multiply-adds of one image in evaluation mode.
 
     Counted is what the network computes: of a two-stage detector the RPN, the box heads on 1000 proposals and the mask
     heads on 100 boxes, as for published figures, and for detectors that predict a kernel for each mask 100 such masks;
-    of a segmentor the main head and the resize to the picture. Not counted are what sorts and crops (decoding, NMS,
+    of a segmentor the main head and the resize to the image. Not counted are what sorts and crops (decoding, NMS,
     RoIAlign), what only training uses (auxiliary heads), and what is derived once from weights (stretched kernels).
 
     Args:
         model: A detector of mmdet, a segmentor of mmseg, a classifier of mmpretrain, or a backbone, on the
             CPU. It is not changed.
-        shape: Height and width of the picture, in pixels.
-        in_channels: Channels of the picture.
+        shape: Height and width of the image, in pixels.
+        in_channels: Channels of the image.
 
     Raises:
         NotImplementedError: A kind of head that is not known here.
-        ValueError: A picture without pixels, or a model that is not on the CPU.
+        ValueError: An image without pixels, or a model that is not on the CPU.
 
     Example:
         >>> from plugconv_mm.models.backbones import ParCConvNeXt
@@ -112,7 +112,7 @@ def measure(model: nn.Module, shape: tuple[int, int], in_channels: int = 3) -> M
         '7.03M 1.15G'
     """
     if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f'the shape of a picture is (height, width), got {tuple(shape)}')
+        raise ValueError(f'the shape of an image is (height, width), got {tuple(shape)}')
     if devices := {parameter.device.type for parameter in model.parameters()} - {'cpu'}:
         raise ValueError(f'the model should be on the CPU, and parts of it are on {", ".join(sorted(devices))}')
     params = Counter()

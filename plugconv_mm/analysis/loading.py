@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from plugconv_mm.engine.launch import ConfigError
+from plugconv_mm.errors import ConfigError
 
 # What a model is, by the first of its classes that is here.
 _TASKS = {

@@ -12,7 +12,7 @@ import yaml
 from mmengine.config import Config
 
 from plugconv_mm.analysis.flops import ModelCost
-from plugconv_mm.checkpoint import replacing
+from plugconv_mm.atomic_write import atomic_write
 
 FAMILIES = ('parc', 'hornet', 'horfpn', 'slak', 'kernel_warehouse', 'transcnn')
 TOLERANCE = 0.03
@@ -32,11 +32,11 @@ def dataset_of(name: str) -> str:
     match = re.search(rf'_({"|".join(DATASETS)})(-\d+(x\d+|px))?$', name)
     if not match:
         raise ValueError(f'the name of a config ends in {", ".join(f"_{known}" for known in DATASETS)}, and perhaps '
-                         f'the size of the pictures, as in -512x512 or -256px; got {name}')
+                         f'the size of the images, as in -512x512 or -256px; got {name}')
     return match[1]
 
 
-def picture_size(name: str) -> tuple[int, int]:
+def image_size(name: str) -> tuple[int, int]:
     """Height and width for which papers publish the cost of a config."""
     dataset, resolution = dataset_of(name), re.search(r'-(\d+)(x\d+|px)$', name)
     if dataset == 'ade20k':
@@ -71,7 +71,7 @@ def describe(path: Path, cfg: Config, cost: ModelCost, collection: str, before: 
         'Metadata': {
             'Training Data': DATASETS[dataset_of(path.stem)],
             'Schedule': f'{loop.max_iters // 1000}k iterations' if 'max_iters' in loop else f'{loop.max_epochs} epochs',
-            'Picture': 'x'.join(map(str, cost.shape)),
+            'Image': 'x'.join(map(str, cost.shape)),
             'Parameters': cost.total_params,
             'FLOPs': cost.total_macs(),
             **written,
@@ -89,7 +89,7 @@ def write(path: Path, content: str | dict) -> None:
     """Write a README or a metafile, in one go."""
     if isinstance(content, dict):
         content = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content.encode())
 
 
@@ -120,7 +120,7 @@ def with_tables(readme: str, models: list[dict]) -> str:
 def _table(title: str, models: list[dict], notes: list[str]) -> str:
     if not models:
         return ''
-    lines = [f'## {title}\n', '| Config | Schedule | Parameters | FLOPs | of a picture of | The paper says | Command |',
+    lines = [f'## {title}\n', '| Config | Schedule | Parameters | FLOPs | of an image of | The paper says | Command |',
              '| --- | --- | --- | --- | --- | --- | --- |']
     for model in models:
         data, file = model['Metadata'], model['Config'].rpartition('/')[2]
@@ -133,6 +133,6 @@ def _table(title: str, models: list[dict], notes: list[str]) -> str:
         gpus = re.search(r'_(\d+)xb\d', file)
         lines.append(' | '.join((
             f'| [{file.removesuffix(".py")}]({file})', data['Schedule'], f'{data["Parameters"] / 1e6:.2f}M',
-            f'{data["FLOPs"] / 1e9:.4g}G', data['Picture'].replace('x', '×'), '; '.join(filter(None, said)),
+            f'{data["FLOPs"] / 1e9:.4g}G', data['Image'].replace('x', '×'), '; '.join(filter(None, said)),
             f'`bash tools/dist_train.sh {model["Config"]} {gpus[1] if gpus else 8}` |')))
     return '\n'.join(lines) + '\n'

@@ -14,24 +14,24 @@ from torch import Tensor
 SHARES = (0.2, 0.3, 0.5, 0.99)  # of the published tables
 
 
-def contributions(features: Callable[[Tensor], Tensor], pictures: Iterable[Tensor]) -> np.ndarray:
+def contributions(features: Callable[[Tensor], Tensor], images: Iterable[Tensor]) -> np.ndarray:
     """How much each pixel contributes to the centre of a feature map.
 
-    For each picture the central unit of every channel is taken, cut at zero, and summed; the gradient with respect to
-    the picture, cut at zero, is averaged over channels and pictures. The units are cut, as in RepLKNet, because those
-    of a map that ends in a layer norm sum to a constant, whatever the picture.
+    For each image the central unit of every channel is taken, cut at zero, and summed; the gradient with respect to
+    the image, cut at zero, is averaged over channels and images. The units are cut, as in RepLKNet, because those
+    of a map that ends in a layer norm sum to a constant, whatever the image.
 
-    One picture is in memory at a time.
+    One image is in memory at a time.
 
     Args:
         features: From (1, C, H, W) to a map of shape (1, D, h, w).
-        pictures: Of one size, each (1, C, H, W).
+        images: Of one size, each (1, C, H, W).
 
     Returns:
-        (H, W), float64, of the pictures' size.
+        (H, W), float64, of the images' size.
 
     Raises:
-        ValueError: No picture, pictures of several sizes, or something that is not a map.
+        ValueError: No image, images of several sizes, or something that is not a map.
 
     Example:
         >>> import torch
@@ -41,28 +41,28 @@ def contributions(features: Callable[[Tensor], Tensor], pictures: Iterable[Tenso
         25
     """
     total, number = None, 0
-    for picture in pictures:
-        picture = picture.detach().requires_grad_()
+    for image in images:
+        image = image.detach().requires_grad_()
         with torch.enable_grad():
-            output = features(picture)
+            output = features(image)
             if output.dim() != 4:
                 raise ValueError(f'expected a map of shape (1, D, h, w), got {tuple(output.shape)}')
             centre = output[:, :, output.shape[2] // 2, output.shape[3] // 2].relu().sum()
-            gradient, = torch.autograd.grad(centre, picture)
+            gradient, = torch.autograd.grad(centre, image)
         score = gradient.relu().double().mean(dim=(0, 1)).cpu().numpy()
         if total is not None and score.shape != total.shape:
-            raise ValueError(f'pictures of one size are needed, got {total.shape} and {score.shape}')
+            raise ValueError(f'images of one size are needed, got {total.shape} and {score.shape}')
         total = score if total is None else total + score
         number += 1
     if total is None:
-        raise ValueError('there is no picture')
+        raise ValueError('there is no image')
     return total / number
 
 
 def square_sides(field: np.ndarray, shares: Sequence[float] = SHARES) -> list[int]:
     """The sides of the smallest squares around the central pixel that hold these shares of the sum.
 
-    A square has an odd side, at most the picture's longer one or 1 more, and ends at the picture's border.
+    A square has an odd side, at most the image's longer one or 1 more, and ends at the image's border.
 
     Args:
         field: (H, W), not negative.
@@ -80,7 +80,7 @@ def square_sides(field: np.ndarray, shares: Sequence[float] = SHARES) -> list[in
 
 
 def area_ratios(field: np.ndarray, shares: Sequence[float] = SHARES) -> list[float]:
-    """The areas of the squares of :func:`square_sides`, of the picture's area.
+    """The areas of the squares of :func:`square_sides`, of the image's area.
 
     Example:
         >>> field = np.zeros((9, 9))

@@ -14,14 +14,15 @@ _NAME = 'mmengine.runner.checkpoint'
 def _register(module) -> None:
     from mmengine.fileio import LocalBackend, register_backend
 
-    from plugconv_mm.checkpoint import load_from_local, replacing
+    from plugconv_mm.atomic_write import atomic_write
+    from plugconv_mm.checkpoint import load_from_local
 
     class AtomicLocalBackend(LocalBackend):
         """Files that are either the old or the whole new one."""
 
         def put(self, obj, filepath):
             os.makedirs(os.path.dirname(os.path.abspath(filepath)), exist_ok=True)
-            with replacing(filepath) as file:
+            with atomic_write(filepath) as file:
                 file.write(obj)
 
         def put_text(self, obj, filepath, encoding='utf-8'):

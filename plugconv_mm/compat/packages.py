@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+from plugconv_mm.errors import MissingPackageError
+
 
 class Package(NamedTuple):
     """A package we work with: who distributes it (the continuation first), and the supported versions."""
@@ -29,10 +31,6 @@ PACKAGES = {
     'mmseg': Package(('onedl-mmsegmentation', 'mmsegmentation'), (1, 0), (2, 0)),
     'mmpretrain': Package(('onedl-mmpretrain', 'mmpretrain'), (1, 0), (2, 0)),
 }
-
-
-class MissingPackageError(ImportError):
-    """A plug-in was asked for, and a package that it needs is missing or cannot be imported."""
 
 
 def installed_versions(name: str) -> dict[str, str]:

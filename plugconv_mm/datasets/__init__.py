@@ -1,7 +1,7 @@
 """The embedded data sets, and the check of a config's data before a model is built."""
 from plugconv_mm.datasets.digits import CLASSES, build_digits, check_digits
-from plugconv_mm.datasets.far_cue import build_far_cue
-from plugconv_mm.datasets.folders import DataError
-from plugconv_mm.datasets.miniature import build_miniature
+from plugconv_mm.datasets.distant_cue import build_distant_cue
+from plugconv_mm.datasets.mini import build_mini
+from plugconv_mm.errors import DataError
 
-__all__ = ['CLASSES', 'DataError', 'build_digits', 'build_far_cue', 'build_miniature', 'check_digits']
+__all__ = ['CLASSES', 'DataError', 'build_digits', 'build_distant_cue', 'build_mini', 'check_digits']

@@ -1,14 +1,14 @@
 """Handwritten digits on photographs: a small detection and segmentation data set that needs no download.
 
 The digits are scikit-learn's ``load_digits`` (1797 samples of 8x8, the UCI optical recognition set), the backgrounds
-are crops of scikit-learn's two sample photographs. The same pictures are laid out twice, once like COCO and once like
+are crops of scikit-learn's two sample photographs. The same images are laid out twice, once like COCO and once like
 ADE20K, so that the stock dataset classes of mmdet and mmseg read them::
 
     data/digits/
         digits.json                               what was built, and with which settings
         annotations/instances_{train,val}.json    COCO: 10 classes, compressed RLE masks
         train/*.jpg  val/*.jpg
-        images/{training,validation}/*.jpg        ADE20K: the same pictures
+        images/{training,validation}/*.jpg        ADE20K: the same images
         annotations/{training,validation}/*.png   0 unlabelled (never used), 1 background, 2-11 the digits 0-9
 
 No digit sample and no pixel of a photograph is in both splits. The same seed gives the same bytes.
@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from plugconv_mm.datasets.folders import DataError, written_at_once
+from plugconv_mm.atomic_write import atomic_folder
+from plugconv_mm.errors import DataError
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 MANIFEST = 'digits.json'
-_VERSION = 2  # of the pictures: a change in how they are drawn raises it
+_VERSION = 2  # of the images: a change in how they are drawn raises it
 _SPLITS = ('train', 'val')
 _ADE_NAMES = {'train': 'training', 'val': 'validation'}
 _ENTRIES = {MANIFEST, 'annotations', 'images', *_SPLITS}
@@ -69,9 +70,9 @@ def build_digits(out, num_train=400, num_val=80, sizes=(160, 192), digit_sizes=(
     Args:
         out (str | Path): The folder. A complete set with the same settings is left as it is; a half-built one is
             replaced.
-        num_train (int): Training pictures.
-        num_val (int): Validation pictures.
-        sizes (tuple[int, int]): Shortest and longest side of a picture, in pixels; each side is drawn by itself, in
+        num_train (int): Training images.
+        num_val (int): Validation images.
+        sizes (tuple[int, int]): Shortest and longest side of an image, in pixels; each side is drawn by itself, in
             steps of 8.
         digit_sizes (tuple[int, int]): Side that the 8x8 samples are scaled to, in pixels.
         seed (int): Decides everything that is drawn by chance.
@@ -91,7 +92,7 @@ def build_digits(out, num_train=400, num_val=80, sizes=(160, 192), digit_sizes=(
     if not 8 <= digit_sizes[0] <= digit_sizes[1]:
         raise ValueError(f'digit_sizes must be two numbers, 8 <= smallest <= largest, got {tuple(digit_sizes)}')
     if not 2 * digit_sizes[1] <= sizes[0] <= sizes[1]:
-        raise ValueError(f'sizes must be two numbers, smallest <= largest, and pictures at least twice as large as the '
+        raise ValueError(f'sizes must be two numbers, smallest <= largest, and images at least twice as large as the '
                          f'largest digit ({digit_sizes[1]} pixels), got {tuple(sizes)}')
     settings = dict(version=_VERSION, num_train=num_train, num_val=num_val, sizes=list(sizes),
                     digit_sizes=list(digit_sizes), seed=seed)
@@ -109,7 +110,7 @@ def build_digits(out, num_train=400, num_val=80, sizes=(160, 192), digit_sizes=(
             if not force:
                 raise DataError(f'{out} holds a set built with other settings ({manifest["settings"]}). '
                                 'Choose another folder, or replace it with --force.')
-    with written_at_once(out) as folder:
+    with atomic_folder(out) as folder:
         return _write(folder, settings, log)
 
 
@@ -123,22 +124,22 @@ def _write(root, settings, log):
         for folder in folders:
             folder.mkdir(parents=True)
         total = settings[f'num_{split}']
-        images, annotations = [], []
-        pictures = digit_pictures(split, **{k: settings[k] for k in ('sizes', 'digit_sizes', 'seed')})
-        for i, (picture, labels, record, instances) in zip(range(total), pictures, strict=False):
+        entries, annotations = [], []
+        images = digit_images(split, **{k: settings[k] for k in ('sizes', 'digit_sizes', 'seed')})
+        for i, (image, labels, record, instances) in zip(range(total), images, strict=False):
             name = f'{split}_{i:05d}'
-            ok, jpg = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            ok, jpg = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
             assert ok
             for folder in folders[:2]:
                 (folder / f'{name}.jpg').write_bytes(jpg.tobytes())
             cv2.imwrite(str(folders[2] / f'{name}.png'), labels)
-            images.append(dict(id=i + 1, file_name=f'{name}.jpg', height=picture.shape[0], width=picture.shape[1],
+            entries.append(dict(id=i + 1, file_name=f'{name}.jpg', height=image.shape[0], width=image.shape[1],
                                **record))
             for instance in instances:
                 annotations.append(dict(id=len(annotations) + 1, image_id=i + 1, iscrowd=0, **instance))
             if (i + 1) % 100 == 0 or i + 1 == total:
-                log(f'{split}: {i + 1} of {total} pictures')
-        coco = dict(info=dict(description='handwritten digits on photographs', **settings), licenses=[], images=images,
+                log(f'{split}: {i + 1} of {total} images')
+        coco = dict(info=dict(description='handwritten digits on photographs', **settings), licenses=[], images=entries,
                     annotations=annotations,
                     categories=[dict(id=k + 1, name=n, supercategory='digit') for k, n in enumerate(CLASSES)])
         path = f'annotations/instances_{split}.json'
@@ -151,17 +152,17 @@ def _write(root, settings, log):
     return manifest
 
 
-def digit_pictures(split, sizes, digit_sizes, seed):
-    """Pictures without end; the first ones are the same however many are taken.
+def digit_images(split, sizes, digit_sizes, seed):
+    """Images without end; the first ones are the same however many are taken.
 
     Args:
         split (str): 'train' or 'val', which share no sample and no pixel of a photograph.
-        sizes (tuple[int, int]): Shortest and longest side of a picture, in pixels.
+        sizes (tuple[int, int]): Shortest and longest side of an image, in pixels.
         digit_sizes (tuple[int, int]): Smallest and largest side of a digit, in pixels.
         seed (int): Decides everything that is drawn by chance.
 
     Yields:
-        tuple: The picture (H, W, 3, RGB, uint8); its labels (H, W, uint8: 1 background, 2-11 the digits 0-9); a dict
+        tuple: The image (H, W, 3, RGB, uint8); its labels (H, W, uint8: 1 background, 2-11 the digits 0-9); a dict
         of where the background was taken from; the digits, each a dict with ``category_id`` (1-10), ``bbox``,
         ``area``, ``sample`` and ``segmentation`` as COCO has them (compressed RLE).
     """
@@ -170,9 +171,9 @@ def digit_pictures(split, sizes, digit_sizes, seed):
     photos = dict(zip(('china', 'flower'), load_sample_images().images, strict=True))
     samples = _Samples(digits.target, split, seed)
     for i in itertools.count():
-        # one generator a picture: picture i is the same whatever the number of pictures
+        # one generator an image: image i is the same whatever the number of images
         rng = np.random.default_rng([seed, _SPLITS.index(split), i])
-        yield _picture(rng, photos, digits, samples, split, sizes, digit_sizes)
+        yield _image(rng, photos, digits, samples, split, sizes, digit_sizes)
 
 
 def split_samples(targets, split, seed):
@@ -234,11 +235,11 @@ def draw_ink(rng, sample, size):
     return t * t * (3 - 2 * t)
 
 
-def _picture(rng, photos, digits, samples, split, sizes, digit_sizes):
+def _image(rng, photos, digits, samples, split, sizes, digit_sizes):
     from pycocotools import mask as rle
     low, high = sizes
     height, width = (int(low + 8 * rng.integers(0, (high - low) // 8 + 1)) for _ in range(2))
-    picture, record = _background(rng, photos, split, height, width)
+    image, record = _background(rng, photos, split, height, width)
     labels = np.ones((height, width), np.uint8)
     instances, taken = [], np.zeros((height, width), bool)
     for _ in range(int(rng.integers(2, 6))):
@@ -256,7 +257,7 @@ def _picture(rng, photos, digits, samples, split, sizes, digit_sizes):
         opacity = rng.uniform(0.85, 1.0)
         alpha = (ink * opacity)[..., None]
         ink_colour = rng.uniform(215, 255, 3)  # light, a little tinted
-        picture[window] = picture[window] * (1 - alpha) + ink_colour * alpha
+        image[window] = image[window] * (1 - alpha) + ink_colour * alpha
         visible = ink > 0.5
         digit = int(digits.target[index])
         labels[window][visible] = digit + 2
@@ -266,5 +267,5 @@ def _picture(rng, photos, digits, samples, split, sizes, digit_sizes):
         instances.append(dict(category_id=digit + 1, bbox=[float(v) for v in rle.toBbox(code)],
                               area=int(rle.area(code)), sample=index,
                               segmentation=dict(size=[height, width], counts=code['counts'].decode())))
-    picture = picture + rng.normal(0, rng.uniform(0, 5), picture.shape)
-    return np.clip(picture.round(), 0, 255).astype(np.uint8), labels, record, instances
+    image = image + rng.normal(0, rng.uniform(0, 5), image.shape)
+    return np.clip(image.round(), 0, 255).astype(np.uint8), labels, record, instances

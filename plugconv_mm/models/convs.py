@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.utils import _pair
 
 from plugconv_mm import ops
-from plugconv_mm.ops.same_size import Size, check_same_size
+from plugconv_mm.ops.mechanisms.same_padding import Size, check_same_padding
 from plugconv_mm.registry import MODELS
 
 # A dynamic convolution takes the place of any nn.Conv2d. Built from a config, it has a warehouse of its own, of budget
@@ -37,7 +37,7 @@ class _SameShape:
     def _take(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size, padding: Size | str,
               dilation: Size) -> None:
         name = type(self).__name__
-        self.kernel_size, self.padding = check_same_size(name, kernel_size, stride, padding, dilation)
+        self.kernel_size, self.padding = check_same_padding(name, kernel_size, stride, padding, dilation)
         if _pair(dilation) != (1, 1):
             raise ValueError(f'{name} has a kernel of its own, which cannot be dilated, got dilation={dilation}')
         if in_channels != out_channels:

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from plugconv_mm.ops.autocast import autocast_dtype
-from plugconv_mm.ops.dft import dft_matrix, irdft_matrix, rdft_matrix
-from plugconv_mm.ops.kernel_cache import KernelCache
-from plugconv_mm.ops.same_size import Size, check_same_size
-from plugconv_mm.ops.strips import strips, strips_pay
-from plugconv_mm.ops.tracing import exporting
+from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
+from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, rdft_matrix
+from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
+from plugconv_mm.ops.mechanisms.same_padding import Size, check_same_padding
+from plugconv_mm.ops.mechanisms.token_chunks import token_chunks, token_chunks_pay
+from plugconv_mm.ops.mechanisms.tracing import is_exporting
 
 FILTERS = ('7x7', 'gf')
 
@@ -94,7 +94,7 @@ class GlobalLocalFilter(nn.Module):
         self._cache = KernelCache(max_entries=2)  # as large as half a map each: landscape and portrait
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        # A network for larger pictures starts from the weights of one for smaller ones.
+        # A network for larger images starts from the weights of one for smaller ones.
         key = f'{prefix}complex_weight'
         weight = state_dict.get(key)
         if weight is not None and weight.dim() == 4 and weight.shape[::3] == self.complex_weight.shape[::3]:
@@ -134,7 +134,7 @@ class GlobalLocalFilter(nn.Module):
         local, wide = x.chunk(2, dim=1)
         local = self.dw(local)
         with nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False):
-            wide = self._filter_by_matrices(wide) if exporting() else self._filter(wide)
+            wide = self._filter_by_matrices(wide) if is_exporting() else self._filter(wide)
         x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
         norm = self.post_norm
         x = F.layer_norm(x.flatten(3), norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
@@ -211,7 +211,7 @@ class GnConv2d(nn.Module):
             raise ValueError(f"filter='gf' halves the {2 * out_channels - out_channels // 2**(order - 1)} channels "
                              f'that a gnConv of order {order} with {out_channels} channels filters, and cannot: pass '
                              f"a multiple of {2**order} channels, a lower order, or filter='7x7'")
-        kernel, padding = check_same_size('GnConv2d', kernel_size, stride, padding, dilation)
+        kernel, padding = check_same_padding('GnConv2d', kernel_size, stride, padding, dilation)
         if groups != 1:
             raise ValueError(f'GnConv2d mixes all channels: it replaces convolutions with groups 1 only, got {groups}')
         self.in_channels, self.out_channels, self.order, self.scale = in_channels, out_channels, order, scale
@@ -239,10 +239,10 @@ class GnConv2d(nn.Module):
             # The scale goes into the kernel, which is smaller than the map.
             q = F.conv2d(q, self.dwconv.weight * self.scale, self.dwconv.bias * self.scale, padding=3,
                          groups=q.shape[1])
-        if not strips_pay(x):
+        if not token_chunks_pay(x):
             return self._recurse(x, q, F.conv2d)
         y = torch.empty((len(x), self.out_channels, *x.shape[2:]), dtype=q.dtype, memory_format=torch.channels_last)
-        for x_part, q_part, y_part in strips(x, q, y):
+        for x_part, q_part, y_part in token_chunks(x, q, y):
             y_part.copy_(self._recurse(x_part, q_part, _pointwise))
         return y
 

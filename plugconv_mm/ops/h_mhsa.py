@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plugconv_mm.ops.batch_norm import fold_batch_norm, folds
+from plugconv_mm.ops.mechanisms.batch_norm import fold_batch_norm, folds
 
 
 class HMHSA(nn.Module):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.utils import _pair
 
-from plugconv_mm.ops.autocast import autocast_dtype
-from plugconv_mm.ops.tracing import exporting
+from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
+from plugconv_mm.ops.mechanisms.tracing import is_exporting
 
 
 @dataclass
@@ -394,7 +394,7 @@ class KWConv2d(_KWLayer):
     def _convolve(self, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         """Each sample with its own kernel (out, in / groups, height, width)."""
         settings = self.stride, self.padding, self.dilation
-        if exporting():
+        if is_exporting():
             y = self._convolve_windows(x, kernels)
             return y if bias is None else y + bias[:, None, None]
         if x.device.type == 'cpu':
@@ -472,7 +472,7 @@ class KWLinear(_KWLayer):
             raise ValueError(f'expected (N, ..., {self.in_features}), got {tuple(x.shape)}')
         axes = tuple(range(1, x.dim() - 1))
         weight = self.kernels(pool(x, axes) if axes else x)[:, :, 0, 0]
-        batched = exporting()  # to ask for the number of samples would fix it
+        batched = is_exporting()  # to ask for the number of samples would fix it
         if not batched and len(x) == 1:
             return F.linear(x, weight[0], self.bias)
         if not batched and x.device.type == 'cpu':  # where one product for each sample takes the bias along

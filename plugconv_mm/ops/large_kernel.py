@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plugconv_mm.ops.batch_norm import fold_batch_norm, folds
-from plugconv_mm.ops.strips import strips_pay
+from plugconv_mm.ops.mechanisms.batch_norm import fold_batch_norm, folds
+from plugconv_mm.ops.mechanisms.token_chunks import token_chunks_pay
 
 # From this length on the layout in which a CPU convolves tall kernels best pays for the way into it and back, and
 # gradients of kernels are faster by matrix products.
@@ -180,7 +180,7 @@ class DecomposedLargeKernelConv2d(nn.Module):
                 y = self.vertical(x) + self.horizontal(x)
             return y if self.small_conv is None else y + self.small_conv(x)
         tall, tall_bias, wide, wide_bias = self.folded()
-        if (self.kernel_size >= _LONG and strips_pay(x) and x.dtype == torch.float32
+        if (self.kernel_size >= _LONG and token_chunks_pay(x) and x.dtype == torch.float32
                 and not torch.is_autocast_enabled('cpu')):
             return _tall_and_wide(x, tall, wide, tall_bias + wide_bias)
         long, short = self.kernel_size // 2, self.small_kernel // 2

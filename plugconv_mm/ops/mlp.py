@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plugconv_mm.ops.autocast import autocast_dtype
-from plugconv_mm.ops.strips import strips, strips_pay
+from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
+from plugconv_mm.ops.mechanisms.token_chunks import token_chunks, token_chunks_pay
 
 
 def residual_mlp(x: Tensor, y: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear, gamma: Tensor,
                  drop_path: Callable[[Tensor], Tensor]) -> Tensor:
     """``x + drop_path(gamma * fc2(GELU(fc1(norm(y)))))`` at each position of maps (N, C, H, W).
 
-    The output is channels-last in memory. In inference on a CPU it is computed in strips.
+    The output is channels-last in memory. In inference on a CPU it is computed in chunks.
 
     Paper: Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 
@@ -32,11 +32,11 @@ def residual_mlp(x: Tensor, y: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: 
         return torch.addcmul(x, gamma[:, None, None], drop_path(y))
     # gamma scales the weights: cheaper than scaling the map.
     weight, bias = fc2.weight * gamma[:, None], fc2.bias * gamma
-    if norm.training or not strips_pay(x):
+    if norm.training or not token_chunks_pay(x):
         y = F.linear(F.gelu(fc1(_normalise(norm, y.permute(0, 2, 3, 1)))), weight, bias)
         return x + drop_path(y.permute(0, 3, 1, 2))
     out = torch.empty_like(y, memory_format=torch.channels_last)
-    for shortcut, part, target in strips(x, y, out):
+    for shortcut, part, target in token_chunks(x, y, out):
         part = F.gelu(_linear(_normalise(norm, part), fc1.weight, fc1.bias))
         torch.add(shortcut, _linear(part, weight, bias), out=target)
     return out

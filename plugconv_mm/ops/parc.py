@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plugconv_mm.ops.autocast import autocast_dtype
-from plugconv_mm.ops.dft import irdft_matrix, rdft_matrix
-from plugconv_mm.ops.kernel_cache import KernelCache
+from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
+from plugconv_mm.ops.mechanisms.dft import irdft_matrix, rdft_matrix
+from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
+from plugconv_mm.ops.mechanisms.tracing import is_exporting, is_tracing
 from plugconv_mm.ops.parc_cost import BACKENDS, Workload, cheapest_backend
-from plugconv_mm.ops.tracing import exporting, traced
 
 _HALF = (torch.float16, torch.bfloat16)
 _CHUNK_BYTES = 4 * 2**20
@@ -203,7 +203,7 @@ class _Plan:
             raise TypeError(f'the input is {x.dtype} and the weight {weight.dtype}: convert one of them, or run under '
                             'torch.autocast')
         _check_backend(backend)
-        if exporting() and backend in ('auto', 'fft'):
+        if is_exporting() and backend in ('auto', 'fft'):
             # No complex numbers there: a circulant for each channel, or, where channels mix, the transform as a matrix.
             self.backend = 'gemm' if self.group_width == 1 else 'dft'
         else:
@@ -310,7 +310,7 @@ def _as_kernel(stretched: Tensor, plan: _Plan) -> Tensor:
 
 def _apply(plan: _Plan, x: Tensor, kernel: Tensor, offset: Tensor | None) -> Tensor:
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
-    plain = torch.is_grad_enabled() or traced()
+    plain = torch.is_grad_enabled() or is_tracing()
     if (plan.backend == 'fft' and plan.group_width == 1 and not plan.channels_last and not plain
             and x.device.type == 'cpu' and x.numel() * x.element_size() > 3 * _CHUNK_BYTES):
         return _apply_in_chunks(plan, x, kernel, offset)

@@ -37,7 +37,7 @@ class Cost:
     Attributes:
         call: Of any call.
         move: For reading and writing the map; `move_h` more along H, `move_cl` more in channels_last, `copies` more for
-            each picture's own copy of the kernels in a batch.
+            each image's own copy of the kernels in a batch.
         work: For a unit of work; times `work_h` along H, times `work_cl` in channels_last.
         prime: How much more a transform costs whose length has a prime factor beyond 13.
         mix: Units for the complex product over a group's channels, for each of its channels.

@@ -1,4 +1,4 @@
-"""Pictures for people: predictions beside ground truth, curves of a training, what models cost and look at."""
+"""Images for people: predictions beside ground truth, curves of a training, what models cost and look at."""
 from plugconv_mm.visualization.curves import plot_curves, read_scalars
 from plugconv_mm.visualization.grids import draw_instances, draw_label_map, save_figure, save_grid
 from plugconv_mm.visualization.heat_maps import plot_contributions, save_overlays

@@ -73,7 +73,7 @@ def plot_curves(path, work_dir, title, figures):
             right.plot(steps, values, marker='o', label=label)
             right.annotate(f'{values[-1]:.3f}', (steps[-1], values[-1]), textcoords='offset points', xytext=(0, 6),
                            ha='center')
-    right.set(xlabel='iteration', ylabel='on the validation pictures', ylim=(0, 1))
+    right.set(xlabel='iteration', ylabel='on the validation images', ylim=(0, 1))
     right.legend(loc='upper left')
     for ax in (left, right):
         ax.grid(alpha=0.3)

@@ -6,13 +6,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from plugconv_mm.checkpoint import replacing
+from plugconv_mm.atomic_write import atomic_write
 
 
 def _overlay(ax, mask, colour, alpha=0.45):
-    picture = np.zeros((*mask.shape, 4))
-    picture[mask] = (*colour, alpha)
-    ax.imshow(picture, interpolation='nearest')
+    image = np.zeros((*mask.shape, 4))
+    image[mask] = (*colour, alpha)
+    ax.imshow(image, interpolation='nearest')
     ax.contour(mask, levels=[0.5], colors=[colour], linewidths=1.2)
 
 
@@ -22,18 +22,18 @@ def _tag(ax, x, y, text, colour):
             bbox=dict(boxstyle='square,pad=0.15', facecolor=colour, edgecolor='none', alpha=0.9))
 
 
-def draw_instances(ax, picture, instances, classes, palette):
-    """Draw boxes, masks and names of one picture.
+def draw_instances(ax, image, instances, classes, palette):
+    """Draw boxes, masks and names of one image.
 
     Args:
         ax (matplotlib.axes.Axes): Where to draw.
-        picture (np.ndarray): (H, W, 3) RGB, uint8.
+        image (np.ndarray): (H, W, 3) RGB, uint8.
         instances (Iterable[dict]): Each with 'box' (x1, y1, x2, y2) in pixels, 'label', 'mask' (H, W) of bool, and
             for predictions 'score'.
         classes (Sequence[str]): Names of the labels.
         palette (Sequence[Sequence[int]]): RGB of the labels, 0 to 255.
     """
-    ax.imshow(picture)
+    ax.imshow(image)
     for instance in instances:
         colour = np.array(palette[instance['label']]) / 255
         x1, y1, x2, y2 = instance['box']
@@ -41,16 +41,16 @@ def draw_instances(ax, picture, instances, classes, palette):
             _overlay(ax, instance['mask'], colour)
         ax.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.6))
         score = f' {instance["score"]:.2f}' if 'score' in instance else ''
-        # inside the picture, so that the names of two neighbouring panels never meet
-        _tag(ax, min(x1, picture.shape[1] - 45), max(y1 - 2, 12), classes[instance['label']] + score, colour)
+        # inside the image, so that the names of two neighbouring panels never meet
+        _tag(ax, min(x1, image.shape[1] - 45), max(y1 - 2, 12), classes[instance['label']] + score, colour)
 
 
-def draw_label_map(ax, picture, labels, classes, palette, background=0, smallest=20):
-    """Draw a label map over its picture, each connected region of at least ``smallest`` pixels with its name.
+def draw_label_map(ax, image, labels, classes, palette, background=0, smallest=20):
+    """Draw a label map over its image, each connected region of at least ``smallest`` pixels with its name.
 
     Args:
         ax (matplotlib.axes.Axes): Where to draw.
-        picture (np.ndarray): (H, W, 3) RGB, uint8.
+        image (np.ndarray): (H, W, 3) RGB, uint8.
         labels (np.ndarray): (H, W) of class indices; ``background`` and 255 are left as they are.
         classes (Sequence[str]): Names of the labels.
         palette (Sequence[Sequence[int]]): RGB of the labels, 0 to 255.
@@ -58,7 +58,7 @@ def draw_label_map(ax, picture, labels, classes, palette, background=0, smallest
         smallest (int): Regions below it are coloured and not named.
     """
     import cv2
-    ax.imshow(picture)
+    ax.imshow(image)
     for label in np.unique(labels):
         if label in (background, 255):
             continue
@@ -68,21 +68,21 @@ def draw_label_map(ax, picture, labels, classes, palette, background=0, smallest
         count, _, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
         for x, y, _, _, area in boxes[1:count]:
             if area >= smallest:
-                _tag(ax, min(x, picture.shape[1] - 30), max(y - 2, 12), classes[label], colour)
+                _tag(ax, min(x, image.shape[1] - 30), max(y - 2, 12), classes[label], colour)
 
 
 def save_grid(path, title, rows, draw, columns=4):
-    """Save pairs of panels, ground truth beside prediction, as one picture.
+    """Save pairs of panels, ground truth beside prediction, as one image.
 
     Args:
         path (str | Path): A .png file.
         title (str): Over the page.
-        rows (Sequence[tuple]): (name, picture, truth, prediction) of each picture; both go to ``draw``.
-        draw (callable): Takes (ax, picture, truth or prediction).
-        columns (int): Panels in a row, two for each picture.
+        rows (Sequence[tuple]): (name, image, truth, prediction) of each image; both go to ``draw``.
+        draw (callable): Takes (ax, image, truth or prediction).
+        columns (int): Panels in a row, two for each image.
     """
     if not rows:
-        raise ValueError('no pictures to draw')
+        raise ValueError('no images to draw')
     pairs = columns // 2
     lines = -(-len(rows) // pairs)
     figure = Figure(figsize=(3.4 * columns, 3.55 * lines + 0.5), dpi=150, layout='constrained')
@@ -91,14 +91,14 @@ def save_grid(path, title, rows, draw, columns=4):
     axes = figure.subplots(lines, columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
-    for i, (name, picture, truth, prediction) in enumerate(rows):
+    for i, (name, image, truth, prediction) in enumerate(rows):
         line, column = divmod(i, pairs)
         for k, (what, item) in enumerate((('ground truth', truth), ('prediction', prediction))):
             ax = axes[line, 2 * column + k]
-            draw(ax, picture, item)
+            draw(ax, image, item)
             ax.set_title(f'{name}: {what}', fontsize=10)
-            ax.set_xlim(-0.5, picture.shape[1] - 0.5)
-            ax.set_ylim(picture.shape[0] - 0.5, -0.5)
+            ax.set_xlim(-0.5, image.shape[1] - 0.5)
+            ax.set_ylim(image.shape[0] - 0.5, -0.5)
     save_figure(figure, path)
 
 
@@ -106,5 +106,5 @@ def save_figure(figure, path):
     """Write a figure as PNG, in one go; its folder is made where there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format='png')

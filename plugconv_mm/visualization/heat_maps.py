@@ -1,4 +1,4 @@
-"""What models look at: receptive fields, and maps over pictures."""
+"""What models look at: receptive fields, and maps over images."""
 import textwrap
 
 import numpy as np
@@ -32,16 +32,16 @@ def plot_contributions(path, fields, columns=4):
     scale = LogNorm(_LOWEST, 1, clip=False)
     for ax, (name, (contributions, squares)) in zip(axes.flat, fields.items(), strict=False):
         relative = contributions / max(contributions.max(), np.finfo(float).tiny)
-        image = ax.imshow(np.maximum(relative, _LOWEST), norm=scale, cmap='inferno', interpolation='nearest')
+        mesh = ax.imshow(np.maximum(relative, _LOWEST), norm=scale, cmap='inferno', interpolation='nearest')
         height, width = contributions.shape
         for (share, side), style in zip(squares.items(), ('-', '--', '-.', ':'), strict=False):
-            # just inside the picture, so that a square as large as it is seen
+            # just inside the image, so that a square as large as it is seen
             left, top = (max(length // 2 - side // 2 - 0.5, 0) for length in (width, height))
             right, bottom = (min(length // 2 + side // 2 + 0.5, length - 1) for length in (width, height))
             ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor='deepskyblue',
                                    linestyle=style, linewidth=1.3, label=f'{share:.0%}'))
         ax.set_title(name, fontsize=10)
-    figure.colorbar(image, ax=axes, label='contribution, relative to the greatest', shrink=0.85, extend='min')
+    figure.colorbar(mesh, ax=axes, label='contribution, relative to the greatest', shrink=0.85, extend='min')
     handles, labels = axes[0, 0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, [f'square that holds {label}' for label in labels], loc='outside lower center',
@@ -50,17 +50,17 @@ def plot_contributions(path, fields, columns=4):
 
 
 def save_overlays(path, rows):
-    """Save pictures and maps over them as a grid.
+    """Save images and maps over them as a grid.
 
     Args:
         path (str | Path): A .png file.
-        rows (Sequence[Sequence[dict]]): For each picture its panels, each with 'title', 'picture' (H, W, 3) RGB uint8,
+        rows (Sequence[Sequence[dict]]): For each image its panels, each with 'title', 'image' (H, W, 3) RGB uint8,
             optionally 'map' (H, W) between 0 and 1 and 'box' (x1, y1, x2, y2) in pixels.
     """
     if not rows:
-        raise ValueError('no pictures to draw')
+        raise ValueError('no images to draw')
     columns = len(rows[0])
-    heights = [row[0]['picture'].shape[0] / row[0]['picture'].shape[1] for row in rows]
+    heights = [row[0]['image'].shape[0] / row[0]['image'].shape[1] for row in rows]
     figure = Figure(figsize=(3.4 * columns, sum(3.4 * height + 0.45 for height in heights)), dpi=130,
                     layout='constrained')
     FigureCanvasAgg(figure)
@@ -68,7 +68,7 @@ def save_overlays(path, rows):
     for line, row in zip(axes, rows, strict=True):
         for ax, panel in zip(line, row, strict=True):
             ax.set_axis_off()
-            ax.imshow(panel['picture'])
+            ax.imshow(panel['image'])
             if panel.get('map') is not None:
                 ax.imshow(panel['map'], cmap='jet', alpha=0.5, vmin=0, vmax=1)
             if panel.get('box') is not None:

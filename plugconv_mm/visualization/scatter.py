@@ -18,7 +18,7 @@ def plot_costs(path, title, reports):
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, sharey=True)
     for ax, label, values in (
-            (left, 'multiply-adds of a picture (G)', [report.whole.macs / 1e9 for report in reports]),
+            (left, 'multiply-adds of an image (G)', [report.whole.macs / 1e9 for report in reports]),
             (right, 'parameters (M)', [report.whole.params / 1e6 for report in reports])):
         for i, (report, value) in enumerate(zip(reports, values, strict=True)):
             median, low, high = report.whole.latency

@@ -6,8 +6,8 @@ from torch import nn
 pytest.importorskip('mmengine')
 
 from plugconv_mm.analysis.compare import Cost, compare  # noqa: E402
+from plugconv_mm.analysis.interleave import interleaved  # noqa: E402
 from plugconv_mm.analysis.memory import watched, weight_bytes  # noqa: E402
-from plugconv_mm.analysis.timing import interleaved  # noqa: E402
 from plugconv_mm.ops import ParC2d  # noqa: E402
 
 
@@ -66,13 +66,13 @@ def test_parts_sum_up(reports):
             assert total == pytest.approx(sum(parts)) and min(parts) > 0
         assert report.whole.memory == max(part.memory for part in report.parts.values())
         assert report.backends == {'spatial': 1} or sum(report.backends.values()) == 1
-    assert thin.parts['head'].macs == 16 * 24 * 8 * 2  # of one picture
+    assert thin.parts['head'].macs == 16 * 24 * 8 * 2  # of one image
     assert wide.parts['backbone'].memory > thin.parts['backbone'].memory
 
 
-def test_memory_holds_weights_pictures_and_maps(reports):
+def test_memory_holds_weights_images_and_maps(reports):
     pixels = 2 * 16 * 24 * 4  # bytes of a channel of the batch
-    held = weight_bytes(Net()) + pixels * (3 + 8 + 2)  # pictures, the neck's map and the head's
+    held = weight_bytes(Net()) + pixels * (3 + 8 + 2)  # images, the neck's map and the head's
     assert held <= reports[0].parts['head'].memory <= held + 16 * pixels
 
 

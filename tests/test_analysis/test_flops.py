@@ -61,7 +61,7 @@ def test_global_filter():
         'FFT': pytest.approx(2 * 4 * transform, abs=8)}
 
 
-def test_kernels_that_are_mixed_for_each_picture_count():
+def test_kernels_that_are_mixed_for_each_image_count():
     layer = KWConv2d(16, 32, 3, padding=1, bias=False)
     macs = measure(layer, (10, 10), 16).macs['backbone']
     cells, size = layer.warehouse.weights[0].shape[0], layer.warehouse.weights[0][0].numel()
@@ -82,7 +82,7 @@ def test_the_model_is_left_as_it_was():
         assert all(torch.isfinite(y).all() for y in model.eval()(torch.rand(1, 3, 64, 96)))
 
 
-def test_memory_does_not_grow_with_the_picture():
+def test_memory_does_not_grow_with_the_image():
     assert measure(ParCResNet(50), (8000, 12800)).total_macs() > 5e12
 
 

@@ -14,13 +14,13 @@ from plugconv_mm.analysis.model_zoo import (  # noqa: E402
     dataset_of,
     describe,
     disagreements,
+    image_size,
     name_of,
-    picture_size,
     read,
     with_tables,
     write,
 )
-from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 MODELS = [model for family in FAMILIES for model in read(ROOT / f'configs/{family}/metafile.yml')['Models']]
@@ -30,7 +30,7 @@ QUICK = [
     'parc/cascade-mask-rcnn_parc-mobilenetv2_fpn_ms-480-800-3x_coco', 'slak/slak-tiny_32xb128_in1k',
     'kernel_warehouse/kw1x-mobilenetv2-050_8xb32_in1k', 'horfpn/upernet_r50_8xb2-160k_ade20k-512x512']
 # From the papers of the baselines (Swin, ConvNeXt) and mmdet's documentation: millions of parameters, G at the same
-# sizes of pictures.
+# sizes of images.
 BASELINES = {
     'horfpn/mask-rcnn_r50_fpn_ms-480-800-1x_coco': (44, 260), 'horfpn/mask-rcnn_r101_fpn_ms-480-800-1x_coco': (63, 336),
     'horfpn/mask-rcnn_swin-s_fpn_ms-480-800-1x_coco': (69, 359),
@@ -51,7 +51,7 @@ def load(config):
                                     for config in sorted({*BY_CONFIG, *QUICK})])
 def test_entries_are_what_is_measured(config):
     cfg = load(config)
-    cost = measure(build_model(cfg), picture_size(Path(config).name))
+    cost = measure(build_model(cfg), image_size(Path(config).name))
     written = BY_CONFIG[config]
     found = describe(ROOT / f'configs/{config}.py', cfg, cost, written['In Collection'], written)
     assert found == written, 'run tools/misc/update_model_zoo.py'
@@ -129,9 +129,9 @@ def test_slak_without_its_zeros(config, millions):
 
 
 def test_names_of_configs():
-    assert dataset_of('a_8xb128_in1k-256px') == 'in1k' and picture_size('a_8xb128_in1k-256px') == (256, 256)
-    assert picture_size('a_ade20k-640x640') == (640, 2560) and picture_size('a_coco') == (800, 1280)
-    assert picture_size('a_in21k') == (224, 224)
+    assert dataset_of('a_8xb128_in1k-256px') == 'in1k' and image_size('a_8xb128_in1k-256px') == (256, 256)
+    assert image_size('a_ade20k-640x640') == (640, 2560) and image_size('a_coco') == (800, 1280)
+    assert image_size('a_in21k') == (224, 224)
     with pytest.raises(ValueError, match='ends in _in1k, _in21k, _coco.*; got mask-rcnn'):
         dataset_of('mask-rcnn')
 

@@ -15,14 +15,14 @@ from plugconv_mm.analysis.receptive_field import (  # noqa: E402
 from plugconv_mm.ops import ParC2d, ParCHW2d  # noqa: E402
 
 
-def pictures(number=3, size=21, channels=4):
+def images(number=3, size=21, channels=4):
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(1, channels, size, size, generator=generator) for _ in range(number)]
 
 
 def support(module, **settings):
     torch.manual_seed(0)
-    field = contributions(module, pictures(**settings))
+    field = contributions(module, images(**settings))
     assert field.min() >= 0
     return field > 0
 
@@ -43,7 +43,7 @@ def test_a_convolution_sees_its_kernel(k):
     torch.manual_seed(0)
     module = convolution(k)
     assert (support(module, number=20) == square(k)).all()
-    field = contributions(module, pictures(20))
+    field = contributions(module, images(20))
     assert square_sides(field, (1., )) == [k]
     assert area_ratios(field, (1., )) == [pytest.approx(k * k / 21**2)]
 
@@ -58,7 +58,7 @@ def test_parc_along_h_sees_a_column():
 
 
 def test_parc_through_the_transform_sees_a_column_but_for_rounding():
-    field = contributions(ParC2d(4, 'H', meta_size=7, groups=1, backend='fft'), pictures(20))
+    field = contributions(ParC2d(4, 'H', meta_size=7, groups=1, backend='fft'), images(20))
     assert (field[:, 10] > 0).all() and np.delete(field, 10, axis=1).max() < 1e-6 * field.max()
 
 
@@ -79,7 +79,7 @@ def test_stacking_grows_it():
         torch.manual_seed(0)
         layers = nn.Sequential(*(convolution(3) for _ in range(depth)))
         assert (support(layers, number=20) == square(2 * depth + 1)).all()
-        ratios.append(area_ratios(contributions(layers, pictures(20)), (0.99, )))
+        ratios.append(area_ratios(contributions(layers, images(20)), (0.99, )))
     assert ratios[0] < ratios[1] < ratios[2]
 
 
@@ -90,27 +90,27 @@ def test_strides_and_even_sizes_have_their_centre_right_and_below():
 
 
 def test_a_layer_norm_at_the_end_leaves_gradients():
-    """The channels behind it sum to zero, whatever the picture."""
+    """The channels behind it sum to zero, whatever the image."""
     class Norm(nn.Module):
 
         def forward(self, x):
             return nn.functional.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
 
-    field = contributions(nn.Sequential(convolution(3), Norm()), pictures(20))
+    field = contributions(nn.Sequential(convolution(3), Norm()), images(20))
     assert (field[square(3)] > 1e-3).all()
 
 
-def test_the_mean_over_pictures_and_no_more_than_one_at_a_time():
+def test_the_mean_over_images_and_no_more_than_one_at_a_time():
     module = nn.Conv2d(4, 4, 3, padding=1).requires_grad_(False)
     alive = []
 
     def stream():
-        for picture in pictures(5):
-            alive.append(picture)
-            yield picture
-            assert picture.grad is None
+        for image in images(5):
+            alive.append(image)
+            yield image
+            assert image.grad is None
 
-    each = [contributions(module, [picture]) for picture in pictures(5)]
+    each = [contributions(module, [image]) for image in images(5)]
     np.testing.assert_allclose(contributions(module, stream()), np.mean(each, axis=0))
     assert len(alive) == 5
 
@@ -140,8 +140,8 @@ def test_a_field_of_nothing(field):
 
 def test_what_is_no_map():
     with pytest.raises(ValueError, match='expected a map'):
-        contributions(nn.Flatten(), pictures(1))
-    with pytest.raises(ValueError, match='there is no picture'):
+        contributions(nn.Flatten(), images(1))
+    with pytest.raises(ValueError, match='there is no image'):
         contributions(convolution(3), [])
-    with pytest.raises(ValueError, match='pictures of one size'):
-        contributions(convolution(3), [*pictures(1), *pictures(1, size=9)])
+    with pytest.raises(ValueError, match='images of one size'):
+        contributions(convolution(3), [*images(1), *images(1, size=9)])

@@ -118,7 +118,7 @@ def test_wrapped_weights_whose_names_are_ours_load(tmp_path, wrap):
     source = HorNet(arch)
     head = {'norm.weight': torch.ones(32), 'head.weight': torch.zeros(2, 32)}
     write_checkpoint(wrap({**source.state_dict(), **head}), tmp_path / 'published.pth')
-    arch['filter_sizes'] = [(14, 8)] * 3 + [(12, 7)]  # for larger pictures
+    arch['filter_sizes'] = [(14, 8)] * 3 + [(12, 7)]  # for larger images
     backbone = HorNet(arch, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'published.pth')))
     backbone.init_weights()
     name = 'stages.3.0.gnconv.dwconv.complex_weight'

@@ -9,7 +9,7 @@ for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
 from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
-from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
 
 ROOT = Path(__file__).parents[2] / 'configs'
 CONSTRUCTOR = 'plugconv_mm.LearningRateDecayOptimWrapperConstructor'
@@ -212,7 +212,7 @@ def all_configs():
 
 @pytest.mark.parametrize('path', all_configs(), ids=lambda path: path.stem)
 def test_names_and_lengths(path):
-    data = r'(coco|voc0712|ade20k-\d+x\d+|in1k(-256px)?|in21k|digits|far-cue)'
+    data = r'(coco|voc0712|ade20k-\d+x\d+|in1k(-256px)?|in21k|digits|distant-cue)'
     assert re.fullmatch(rf'[a-z0-9-]+(_[a-z0-9-]+)*_{data}', path.stem)
     text = path.read_text()
     if re.search(r"_base_ = '\./", text):  # a variant: what differs

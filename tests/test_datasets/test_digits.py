@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plugconv_mm.datasets import CLASSES, DataError, build_digits, check_digits
+from plugconv_mm.datasets import CLASSES, build_digits, check_digits
+from plugconv_mm.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +43,7 @@ def test_same_seed_same_bytes(digits, tmp_path):
     assert not [name for name in other if name.endswith('.jpg') and other[name] == digest(digits)[name]]
 
 
-def test_more_pictures_begin_with_the_same(digits, tmp_path):
+def test_more_images_begin_with_the_same(digits, tmp_path):
     build_digits(tmp_path / 'more', num_train=14, num_val=8, log=quiet)
     more, fewer = digest(tmp_path / 'more'), digest(digits)
     assert all(more[name] == fewer[name] for name in fewer if name.endswith(('.jpg', '.png')))
@@ -72,15 +73,15 @@ def test_layouts_agree(digits, split, ade):
     from pycocotools.coco import COCO
     coco = COCO(str(digits / f'annotations/instances_{split}.json'))
     assert [c['name'] for c in coco.loadCats(sorted(coco.getCatIds()))] == list(CLASSES)
-    for image in coco.loadImgs(coco.getImgIds()):
-        picture = digits / split / image['file_name']
-        assert picture.read_bytes() == (digits / 'images' / ade / image['file_name']).read_bytes()
-        pixels = cv2.imread(str(picture))
-        assert pixels.shape[:2] == (image['height'], image['width'])
+    for record in coco.loadImgs(coco.getImgIds()):
+        image = digits / split / record['file_name']
+        assert image.read_bytes() == (digits / 'images' / ade / record['file_name']).read_bytes()
+        pixels = cv2.imread(str(image))
+        assert pixels.shape[:2] == (record['height'], record['width'])
         assert 160 <= min(pixels.shape[:2]) and max(pixels.shape[:2]) <= 192
         expected = np.ones(pixels.shape[:2], np.uint8)
         boxes = []
-        for annotation in coco.loadAnns(coco.getAnnIds(image['id'])):
+        for annotation in coco.loadAnns(coco.getAnnIds(record['id'])):
             mask = coco.annToMask(annotation).astype(bool)
             assert mask.sum() == annotation['area'] and (expected[mask] == 1).all()  # nothing overlaps
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -88,7 +89,7 @@ def test_layouts_agree(digits, split, ade):
             assert max(annotation['bbox'][2:]) <= 64
             expected[mask] = annotation['category_id'] + 1
             boxes.append(annotation['bbox'])
-        labels = cv2.imread(str(digits / 'annotations' / ade / image['file_name'].replace('.jpg', '.png')),
+        labels = cv2.imread(str(digits / 'annotations' / ade / record['file_name'].replace('.jpg', '.png')),
                             cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(labels, expected)
 
@@ -101,10 +102,10 @@ def test_masks_show_the_sample(digits):
     samples = load_digits()
     coco = COCO(str(digits / 'annotations/instances_train.json'))
 
-    def small(picture):
-        on = picture > 0.5 * picture.max()
+    def small(image):
+        on = image > 0.5 * image.max()
         rows, columns = np.flatnonzero(on.any(1)), np.flatnonzero(on.any(0))
-        box = picture[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].astype(np.float32)
+        box = image[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].astype(np.float32)
         return cv2.resize(box, (8, 8), interpolation=cv2.INTER_AREA).ravel() / box.max()
 
     references = np.stack([small(s) for s in samples.images])
@@ -155,7 +156,7 @@ def test_complete_set_is_left_alone(digits):
         build_digits(digits, num_train=13, num_val=8, log=quiet)
 
 
-def damage_picture(root):
+def damage_image(root):
     next((root / 'val').iterdir()).unlink()
 
 
@@ -168,7 +169,7 @@ def damage_annotations(root):
     path.write_bytes(path.read_bytes()[:1000])
 
 
-@pytest.mark.parametrize('damage', [damage_picture, damage_manifest, damage_annotations])
+@pytest.mark.parametrize('damage', [damage_image, damage_manifest, damage_annotations])
 def test_half_built_is_found_and_mended(tmp_path, damage):
     root = tmp_path / 'digits'
     build_digits(root, num_train=2, num_val=2, log=quiet)
@@ -227,7 +228,7 @@ def test_other_sizes(tmp_path):
     settings = dict(cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     done = subprocess.run(command, **settings)
     assert done.returncode == 0, done.stderr
-    assert '1 training and 1 validation pictures, seed 5' in done.stdout
+    assert '1 training and 1 validation images, seed 5' in done.stdout
     for split in ('train', 'val'):
         data = annotations(tmp_path / 'big', split)
         assert (data['images'][0]['height'], data['images'][0]['width']) == (320, 320)

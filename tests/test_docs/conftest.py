@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HARNESS = ROOT / 'tests/docs_harness'
+HARNESS = ROOT / 'tests/helpers/docs_harness'
 COPIED = ('benchmarks', 'configs', 'demo', 'docs', 'requirements', 'tools', 'Makefile', 'README.md', 'pyproject.toml',
           'setup.py')
 STAND_INS = ('python', 'python3', 'torchrun', 'git', 'make', 'pip', 'apt', 'srun')
@@ -41,7 +41,7 @@ class Sandbox:
         except subprocess.TimeoutExpired as late:
             pytest.fail(f'{place}: takes longer than {SECONDS} s:\n{command}\n'
                         f'{(late.stdout or b"").decode()[-2000:]}\n'
-                        'LENGTHS and SMALL of tests/docs_harness/interpreter.py make commands shorter')
+                        'LENGTHS and SMALL of tests/helpers/docs_harness/interpreter.py make commands shorter')
         if done.returncode:
             hint = ('\nno rule covers one of its programs: tests/test_docs/conftest.py lists those that there are'
                     if done.returncode == 127 else '')
@@ -52,7 +52,7 @@ class Sandbox:
 @pytest.fixture(scope='session')
 def repository(tmp_path_factory):
     """What the sandboxes are copies of; nothing in it leads back into the checkout but the package."""
-    from plugconv_mm.engine.rehearsal import build_data
+    from plugconv_mm.runtime.dry_run import build_data
     folder = tmp_path_factory.mktemp('docs') / 'repository'
     folder.mkdir()
     for name in COPIED:

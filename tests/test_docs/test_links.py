@@ -1,4 +1,4 @@
-"""Links and pictures in the README, the documentation and the configs' pages lead somewhere."""
+"""Links and images in the README, the documentation and the configs' pages lead somewhere."""
 import re
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def anchors(page):
 
 
 def links(page):
-    """Targets of links and pictures, but for those on the web."""
+    """Targets of links and images, but for those on the web."""
     for target in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'`[^`\n]+`', '', without_blocks(page))):
         if '://' not in target:
             path, _, anchor = target.partition('#')

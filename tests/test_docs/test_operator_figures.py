@@ -1,4 +1,4 @@
-"""The pictures of the operators show receptive fields of known extent."""
+"""The images of the operators show receptive fields of known extent."""
 import functools
 import runpy
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_where_nothing_can_be_written(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize('name', FIGURES)
 def test_the_pages_have_them(name):
-    picture = ROOT / f'docs/images/operators/{name}.png'
-    assert picture.stat().st_size < 100_000
+    image = ROOT / f'docs/images/operators/{name}.png'
+    assert image.stat().st_size < 100_000
     page = (ROOT / f'docs/operators/{name}.md').read_text()
     assert f'(../images/operators/{name}.png)' in page

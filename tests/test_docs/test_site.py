@@ -1,4 +1,4 @@
-"""The documentation as `make docs` builds it: no warnings, and every link, picture and formula in place."""
+"""The documentation as `make docs` builds it: no warnings, and every link, image and formula in place."""
 import re
 import subprocess
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 class Page(HTMLParser):
-    """Targets of links and pictures of a page, its anchors, and what its blocks of formulas hold."""
+    """Targets of links and images of a page, its anchors, and what its blocks of formulas hold."""
 
     def __init__(self, file):
         super().__init__()
@@ -55,7 +55,7 @@ def targets(site, path, page):
             yield target, (path.parent / name.partition('?')[0]).resolve() if name else path, anchor
 
 
-def test_links_pictures_and_styles_are_there(site, pages):
+def test_links_images_and_styles_are_there(site, pages):
     for path, page in pages.items():
         for target, file, anchor in targets(site, path, page):
             assert file.is_file(), f'{path.relative_to(site)} refers to {target}'

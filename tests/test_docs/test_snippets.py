@@ -1,7 +1,7 @@
 """The Python of the README, of the documentation and of the configs' pages.
 
 A block that imports something is run as it stands, and after it the blocks of its page that go on with its names. A
-config, and a part of one, is read by mmengine and what it describes is built; models train on a picture.
+config, and a part of one, is read by mmengine and what it describes is built; models train on an image.
 """
 import ast
 import importlib.util
@@ -29,7 +29,7 @@ from mmpretrain.structures import DataSample  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
 from plugconv_mm.analysis import build_model  # noqa: E402
-from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
 
 # What a part of a config is a part of: by the keys of its model.
 BASES = {
@@ -143,21 +143,21 @@ def check_model(model, text, folder):
 
 
 def train(cfg):
-    """Build the model and take a step on two pictures; every plug-in that the config names is in it, and learns."""
+    """Build the model and take a step on two images; every plug-in that the config names is in it, and learns."""
     torch.manual_seed(0)
     MessageHub.get_current_instance().update_info('epoch', 0)  # heads ask a runner's for it
     model = build_model(cfg).train()
-    pictures, samples = torch.randn(2, 3, 64, 64), []
+    images, samples = torch.randn(2, 3, 64, 64), []
     if cfg.default_scope == 'mmdet':
         data = demo_mm_inputs(2, [[3, 64, 96]] * 2, num_classes=10, with_mask=True)
         data = model.data_preprocessor(data, True)
-        pictures, samples = data['inputs'], data['data_samples']
+        images, samples = data['inputs'], data['data_samples']
     elif cfg.default_scope == 'mmseg':
         labels = PixelData(data=torch.arange(64).div(8).long().expand(1, 64, 64))
-        samples = [SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=(64, 64))) for _ in pictures]
+        samples = [SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=(64, 64))) for _ in images]
     else:
-        samples = [DataSample().set_gt_label(number) for number, _ in enumerate(pictures)]
-    loss, _ = model.parse_losses(model.loss(pictures, samples))
+        samples = [DataSample().set_gt_label(number) for number, _ in enumerate(images)]
+    loss, _ = model.parse_losses(model.loss(images, samples))
     loss.backward()
     assert torch.isfinite(loss)
     for name in re.findall(r"'type': 'plugconv_mm\.(\w+)", str(cfg.model.to_dict())):

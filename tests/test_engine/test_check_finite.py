@@ -10,11 +10,12 @@ from mmengine.structures import BaseDataElement  # noqa: E402
 from torch.utils.data import Dataset  # noqa: E402
 
 import plugconv_mm  # noqa: E402, F401
-from plugconv_mm.engine.hooks import CheckFiniteHook, NonFiniteError  # noqa: E402
+from plugconv_mm.engine.hooks import CheckFiniteHook  # noqa: E402
+from plugconv_mm.errors import NonFiniteError  # noqa: E402
 
 
-class Pictures(Dataset):
-    """Picture i is full of i; one of them, where asked for, is not a number."""
+class Images(Dataset):
+    """Image i is full of i; one of them, where asked for, is not a number."""
 
     def __init__(self, wrong=None):
         self.wrong = wrong
@@ -25,11 +26,11 @@ class Pictures(Dataset):
     def __getitem__(self, i):
         value = float('nan') if i == self.wrong else float(i)
         return dict(inputs=torch.full((1, 2, 2), value),
-                    data_samples=BaseDataElement(metainfo=dict(img_path=f'pictures/{i}.jpg')))
+                    data_samples=BaseDataElement(metainfo=dict(img_path=f'images/{i}.jpg')))
 
 
 class Model(BaseModel):
-    """Its loss is infinite where a picture is full of ``breaks_at``."""
+    """Its loss is infinite where an image is full of ``breaks_at``."""
 
     def __init__(self, breaks_at=-1):
         super().__init__()
@@ -53,27 +54,27 @@ def train(tmp_path, dataset, model):
 
 
 def test_finite_training_runs(tmp_path):
-    train(tmp_path, Pictures(), Model())
+    train(tmp_path, Images(), Model())
     assert (tmp_path / 'iter_3.pth').is_file()
 
 
-def test_loss_names_the_pictures_and_saves_nothing(tmp_path):
+def test_loss_names_the_images_and_saves_nothing(tmp_path):
     with pytest.raises(NonFiniteError) as error:
-        train(tmp_path, Pictures(), Model(breaks_at=3))
+        train(tmp_path, Images(), Model(breaks_at=3))
     message = str(error.value)
     assert 'iteration 2' in message and 'loss_cls = inf' in message and 'loss_box' not in message
-    assert 'pictures/2.jpg, pictures/3.jpg' in message and 'pictures/1.jpg' not in message
+    assert 'images/2.jpg, images/3.jpg' in message and 'images/1.jpg' not in message
     assert 'optim_wrapper.optimizer.lr' in message
     assert sorted(path.name for path in tmp_path.glob('iter_*.pth')) == ['iter_1.pth']
 
 
-def test_input_names_the_picture(tmp_path):
+def test_input_names_the_image(tmp_path):
     with pytest.raises(NonFiniteError, match=r'input holds NaN or infinity at iteration 2, in .*/3\.jpg') as error:
-        train(tmp_path, Pictures(wrong=3), Model())
-    assert 'pictures/2.jpg' not in str(error.value)
+        train(tmp_path, Images(wrong=3), Model())
+    assert 'images/2.jpg' not in str(error.value)
 
 
 def test_bare_labels_have_no_names():
-    with pytest.raises(NonFiniteError, match='The pictures of this batch: unknown'):
+    with pytest.raises(NonFiniteError, match='The images of this batch: unknown'):
         CheckFiniteHook().after_train_iter(ConfigDict(iter=3), 3, dict(data_samples=torch.tensor([1, 2])),
                                            dict(loss=torch.tensor(float('nan'))))

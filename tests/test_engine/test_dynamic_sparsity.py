@@ -285,7 +285,7 @@ def same(a, b):
 @pytest.mark.parametrize('growth', ['random', 'gradient'])
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_resume_is_bit_exact(tmp_path, growth, by_epoch):
-    """With dropout, random pictures, averages and schedules, from a checkpoint between two updates and from one at."""
+    """With dropout, random images, averages and schedules, from a checkpoint between two updates and from one at."""
     cfg = config(by_epoch, keep=['EMAHook', 'plugconv_mm.KernelWarehouseTemperatureHook'], growth=growth)
     name = 'epoch_{}.pth' if by_epoch else 'iter_{}.pth'
     first, second, last = (name.format(i) for i in ((1, 2, 3) if by_epoch else (3, 6, 9)))

@@ -13,9 +13,9 @@ from mmengine.runner import Runner  # noqa: E402
 from tiny_training import in_two_processes  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
-from plugconv_mm.engine import rehearsal  # noqa: E402
 from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
-from plugconv_mm.engine.launch import (  # noqa: E402
+from plugconv_mm.runtime import dry_run  # noqa: E402
+from plugconv_mm.runtime.launch import (  # noqa: E402
     ConfigError,
     build_runner,
     explain,
@@ -93,13 +93,13 @@ def test_the_config(tmp_path, monkeypatch):
     pytest.importorskip('mmdet')
     monkeypatch.chdir(ROOT)
     config = 'configs/hornet/cascade-mask-rcnn_hornet-large-gf_fpn_fsdp-ms-480-800-3x_coco.py'
-    rehearsal.build_data(tmp_path / 'data')
-    in_two_processes(families.rehearse_sharded, tmp_path, config, tmp_path / 'data')
+    dry_run.build_data(tmp_path / 'data')
+    in_two_processes(families.dry_run_sharded, tmp_path, config, tmp_path / 'data')
     work_dir = tmp_path / Path(config).stem
-    assert len(read_scalars(work_dir)['loss']) == 1  # all four pictures at once
+    assert len(read_scalars(work_dir)['loss']) == 1  # all four images at once
     cfg = load_config(make_parser('').parse_args([config, '--work-dir', str(tmp_path / 'test')]))
-    rehearsal.leave_out_weights(cfg)
-    rehearsal.make_small(cfg, tmp_path / 'data')
+    dry_run.leave_out_weights(cfg)
+    dry_run.make_small(cfg, tmp_path / 'data')
     cfg.load_from = (work_dir / 'last_checkpoint').read_text()
     runner = build_runner(cfg)
     metrics = runner.val()

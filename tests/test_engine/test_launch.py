@@ -16,9 +16,10 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.hooks import CheckpointHook  # noqa: E402
 from mmengine.optim import OptimWrapper  # noqa: E402
 
-from plugconv_mm.datasets import DataError, build_miniature  # noqa: E402
-from plugconv_mm.engine import launch  # noqa: E402
+from plugconv_mm.datasets import build_mini  # noqa: E402
 from plugconv_mm.engine.hooks import ResumableRandomnessHook  # noqa: E402
+from plugconv_mm.errors import DataError  # noqa: E402
+from plugconv_mm.runtime import launch  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 # One config for each layout of data.
@@ -33,7 +34,7 @@ CONFIGS = dict(
 @pytest.fixture(scope='module')
 def mini(tmp_path_factory):
     out = tmp_path_factory.mktemp('data') / 'mini'
-    build_miniature(out)
+    build_mini(out)
     return out
 
 
@@ -161,7 +162,7 @@ LEAVES = '''
 import sys
 import torch
 from torch import distributed
-from plugconv_mm.engine.launch import leave_group
+from plugconv_mm.runtime.launch import leave_group
 
 distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
 held = [distributed.group.WORLD]

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook  # noqa: E402
 from tiny_training import assert_same_ends, resume  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
-from plugconv_mm.engine.launch import build_runner, explain, make_resumable  # noqa: E402
+from plugconv_mm.runtime.launch import build_runner, explain, make_resumable  # noqa: E402
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -71,13 +71,13 @@ def batches(built):
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_resumed_run_sees_the_same(tmp_path, by_epoch, workers):
-    """The same pictures in the same order with the same noise, and the same randomness in the model."""
+    """The same images in the same order with the same noise, and the same randomness in the model."""
     cfg = tiny_training.config(by_epoch)
     if workers:
         cfg.train_dataloader.update(num_workers=workers, persistent_workers=True)
     whole = batches(tiny_training.build(tmp_path / 'whole', cfg))
-    pictures = [picture for inputs, _ in whole.values() for picture in inputs]
-    assert len(whole) == 9 and len({tuple(p.flatten().tolist()) for p in pictures}) == 36
+    images = [image for inputs, _ in whole.values() for image in inputs]
+    assert len(whole) == 9 and len({tuple(p.flatten().tolist()) for p in images}) == 36
     assert len({float(draw) for _, draw in whole.values()}) == 9
     for at, name in ((3, 'epoch_1'), (6, 'epoch_2')) if by_epoch else ((3, 'iter_3'), (6, 'iter_6')):
         again = batches(resume(tmp_path / name, cfg, tmp_path / f'whole/{name}.pth'))

@@ -14,7 +14,7 @@ from mmengine.model import BaseModel  # noqa: E402
 from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from plugconv_mm.engine.launch import explain  # noqa: E402
+from plugconv_mm.runtime.launch import explain  # noqa: E402
 
 
 @MODELS.register_module()

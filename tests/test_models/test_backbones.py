@@ -255,7 +255,7 @@ def test_autocast(name):
 def test_gradients_under_autocast(name):
     """Near those of float32, and Fourier transforms compute in float32.
 
-    With running statistics: those of two pictures with six positions each turn rounding errors into anything.
+    With running statistics: those of two images with six positions each turn rounding errors into anything.
     """
     x = image(2, 3, 64, 96)
     _, expected = train_step(build(name, norm_eval=True), x)

@@ -45,7 +45,7 @@ def test_hornet_large(arch, millions, here):
 
 
 # Cascade Mask R-CNN of the same table: only the backbone and the laterals of the FPN differ between its rows. The large
-# one with GF has weights for pictures of 384 pixels.
+# one with GF has weights for images of 384 pixels.
 @pytest.mark.parametrize('arch, tiny, millions', [
     ('small-7x7', 'tiny-7x7', 107 - 80), ('base-7x7', 'tiny-7x7', 144 - 80), ('large-7x7', 'tiny-7x7', 251 - 80),
     ('small-gf', 'tiny-gf', 108 - 80), ('base-gf', 'tiny-gf', 146 - 80), ('large-gf-img384', 'tiny-gf', 259 - 80)])

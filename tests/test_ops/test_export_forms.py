@@ -13,7 +13,7 @@ from plugconv_mm.ops import (
     kernel_warehouse,
     parc,
 )
-from plugconv_mm.ops.dft import dft_matrix, irdft_matrix, rdft_matrix
+from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, rdft_matrix
 
 sizes = pytest.mark.parametrize('size', [(1, 1), (2, 3), (7, 10), (14, 9), (16, 21)], ids=str)
 
@@ -30,7 +30,7 @@ def both_forms(monkeypatch):
         usual = run(module, x)
         with monkeypatch.context() as patch:
             for file in (gnconv, kernel_warehouse, parc):
-                patch.setattr(file, 'exporting', lambda: True)
+                patch.setattr(file, 'is_exporting', lambda: True)
             for name in ('rfft', 'irfft', 'rfft2', 'irfft2'):
                 patch.setattr(torch.fft, name, None)
             return usual, run(module, x)

@@ -87,7 +87,7 @@ def test_without_an_embedding_a_turned_map_gives_a_turned_answer(backend, direct
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_each_picture_of_a_batch_stands_alone(backend):
+def test_each_image_of_a_batch_stands_alone(backend):
     x, *parameters = operands(groups=1, batch=3)
     y = parc_conv2d(x, *parameters, backend=backend)
     alone = torch.cat([parc_conv2d(one, *parameters, backend=backend) for one in x.split(1)])

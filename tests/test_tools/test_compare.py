@@ -8,8 +8,8 @@ import pytest
 for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
-from plugconv_mm.analysis.published import PUBLISHED  # noqa: E402
-from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.analysis.paper_comparisons import PUBLISHED  # noqa: E402
+from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
@@ -43,8 +43,8 @@ def test_a_segmentor_beside_a_detector(capsys, tmp_path):
     assert segmentor['backends'] == detector['backends'] == {'gemm': 8}
     assert len(segmentor['whole']['milliseconds']) == 2
     assert rows[2][1] == f'{segmentor["whole"]["params"] / 1e6:.2f}' and rows[2][5] == '1.00'
-    picture = (tmp_path / 'compare.png').read_bytes()
-    assert picture.startswith(b'\x89PNG') and len(picture) > 10_000
+    image = (tmp_path / 'compare.png').read_bytes()
+    assert image.startswith(b'\x89PNG') and len(image) > 10_000
 
 
 def test_sets_name_configs_that_can_be_read():
@@ -69,7 +69,7 @@ def test_a_set_by_its_name(name, capsys):
 @pytest.mark.parametrize('options, said', [
     ([], 'give either configs or --sets'),
     ([SEGMENTOR, '--sets', 'slak'], 'give either configs or --sets'),
-    ([SEGMENTOR], '--shape H W says how large the pictures are'),
+    ([SEGMENTOR], '--shape H W says how large the images are'),
     ([SEGMENTOR, '--shape', '0', '10'], '--shape should be at least 1, got [0, 10]'),
     ([SEGMENTOR, '--shape', '8', '8', '--batch', '0'], '--batch should be at least 1, got 0'),
 ])

@@ -1,4 +1,4 @@
-"""The demo from beginning to end, on a handful of pictures and iterations."""
+"""The demo from beginning to end, on a handful of images and iterations."""
 import importlib.util
 import json
 import re
@@ -47,7 +47,7 @@ def test_demo(demo, tmp_path, capsys, monkeypatch):
     demo.main(['--out', str(out)])
     text = capsys.readouterr().out
     table = text[text.index('part  '):]
-    for line in (r'data +4 \+ 3 pictures', 'train the detector',
+    for line in (r'data +4 \+ 3 images', 'train the detector',
                  r'test the detector +box AP \d\.\d{3}, mask AP \d\.\d{3}', 'train the segmentor',
                  r'test the segmentor +mIoU 0\.\d{3}', 'all'):
         assert re.search(line + r'.* \d+:\d\d\n', table), line
@@ -86,7 +86,7 @@ def test_failure_says_which_part(demo, tmp_path, capsys):
     assert 'train.log' in text and 'goes on from here' in text and 'Traceback' not in text
 
 
-def test_pictures_are_spread(demo):
+def test_images_are_spread(demo):
     assert demo.spread('abcdefghij', 5) == list('acegi') and demo.spread('abc', 8) == list('abc')
 
 

@@ -25,7 +25,7 @@ def at_the_root(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / 'pictures'
+    folder = tmp_path / 'images'
     folder.mkdir()
     for i, shape in enumerate(((40, 60, 3), (64, 64, 3), (30, 30, 3))):
         cv2.imwrite(str(folder / f'{i}.png'), np.random.default_rng(i).integers(0, 255, shape, np.uint8))
@@ -44,13 +44,13 @@ def result(out):
     return json.loads(out.with_suffix('.json').read_text())
 
 
-def test_a_segmentor_beside_a_detector_on_pictures(capsys, tmp_path, folder):
+def test_a_segmentor_beside_a_detector_on_images(capsys, tmp_path, folder):
     out = tmp_path / 'erf.png'
     main([SEGMENTOR, DETECTOR, *SMALL, '--images', str(folder), '--names', 'one', 'two', '--out', str(out)])
     captured = capsys.readouterr()
     assert '2/2' in captured.err  # the progress bar
     found = result(out)
-    assert found['pictures'] == 2 and list(found['models']) == ['one', 'two']
+    assert found['num'] == 2 and list(found['models']) == ['one', 'two']
     for row in found['models'].values():
         assert 0 < row['ratios'][0] <= row['ratios'][1] <= row['ratios'][2] <= row['ratios'][3] <= 1
     assert out.with_suffix('.md').read_text() in captured.out
@@ -118,15 +118,15 @@ def test_timm_that_is_not_there(monkeypatch):
         main(['timm::resnet18'])
 
 
-def test_mistakes_with_pictures(tmp_path, folder):
+def test_mistakes_with_images(tmp_path, folder):
     empty = tmp_path / 'empty'
     empty.mkdir()
-    with pytest.raises(SystemExit, match='empty holds no picture: none of its files ends in .bmp'):
+    with pytest.raises(SystemExit, match='empty holds no image: none of its files ends in .bmp'):
         main([SEGMENTOR, '--images', str(empty)])
-    with pytest.raises(SystemExit, match='there is no picture or folder of pictures none'):
+    with pytest.raises(SystemExit, match='there is no image or folder of images none'):
         main([SEGMENTOR, '--images', 'none'])
-    (folder / '1.png').write_bytes(b'no picture')
-    with pytest.raises(SystemExit, match='1.png cannot be read as a picture'):
+    (folder / '1.png').write_bytes(b'no image')
+    with pytest.raises(SystemExit, match='1.png cannot be read as an image'):
         main([SEGMENTOR, '--images', str(folder)])
 
 
@@ -158,9 +158,9 @@ def test_a_stage_that_the_checkpoint_was_not_trained_for(tmp_path):
     assert result(out)['stage'] == 1
 
 
-def test_pictures_of_a_size_that_timm_does_not_take(tmp_path):
+def test_images_of_a_size_that_timm_does_not_take(tmp_path):
     pytest.importorskip('timm')
-    with pytest.raises(SystemExit, match='does not take pictures of 64x64: .*224.*; give another --size'):
+    with pytest.raises(SystemExit, match='does not take images of 64x64: .*224.*; give another --size'):
         main(['timm::vit_tiny_patch16_224', *SMALL])
 
 

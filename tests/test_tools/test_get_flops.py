@@ -24,7 +24,7 @@ def figures(text, row):
 def test_segmentor(capsys):
     main([SEGMENTOR, '--shape', '160', '160'])
     text = capsys.readouterr().out
-    assert f'{SEGMENTOR}, a picture of 160x160\n' in text
+    assert f'{SEGMENTOR}, an image of 160x160\n' in text
     backbone, neck, head, everything = figures(text, 'multiply-adds (G)')
     assert neck == 0 and everything == pytest.approx(backbone + head, abs=2e-3)
     assert figures(text, 'parameters (M)')[3] == pytest.approx(1.5, abs=0.5)
@@ -35,7 +35,7 @@ def test_detector_is_padded_and_takes_options(capsys):
     config = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
     main([config, '--shape', '150', '--cfg-options', 'model.backbone.parc_backend=spatial'])
     text = capsys.readouterr().out
-    assert 'a picture of 150x150, padded to 160x160' in text and 'FFT (G)' not in text
+    assert 'an image of 150x150, padded to 160x160' in text and 'FFT (G)' not in text
 
 
 def test_mistakes(capsys):

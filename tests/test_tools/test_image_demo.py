@@ -1,4 +1,4 @@
-"""Drawing predictions on pictures of the user's own."""
+"""Drawing predictions on images of the user's own."""
 import runpy
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from plugconv_mm.analysis import build_model  # noqa: E402
-from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
@@ -50,33 +50,33 @@ test_dataloader = dict(dataset=dict(type='CustomDataset', metainfo=dict(classes=
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / 'pictures'
+def images(tmp_path):
+    folder = tmp_path / 'images'
     (folder / 'more').mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / 'one.png'), noise)
     cv2.imwrite(str(folder / 'more/two.JPG'), noise[:64])
-    (folder / 'notes.txt').write_text('no picture')
+    (folder / 'notes.txt').write_text('no image')
     return folder
 
 
 @pytest.mark.parametrize('task', ['detector', 'segmentor', 'classifier'])
-def test_folder(task, checkpoints, pictures, tmp_path, capsys):
+def test_folder(task, checkpoints, images, tmp_path, capsys):
     out = tmp_path / 'out'
-    main([str(pictures), *checkpoints[task], '--out-dir', str(out), '--score-thr', '0.01'])
+    main([str(images), *checkpoints[task], '--out-dir', str(out), '--score-thr', '0.01'])
     written = sorted(path.relative_to(out).as_posix() for path in out.rglob('*') if path.is_file())
     assert written == ['more/two.JPG', 'one.png']
-    before, after = (cv2.imread(str(folder / 'one.png')) for folder in (pictures, out))
-    if task == 'classifier':  # small pictures are enlarged, so that the name can be read
+    before, after = (cv2.imread(str(folder / 'one.png')) for folder in (images, out))
+    if task == 'classifier':  # small images are enlarged, so that the name can be read
         assert min(after.shape[:2]) >= 224
     else:
         assert after.shape == before.shape and (after != before).any()
     text = capsys.readouterr()
-    assert f'2 pictures drawn: {out}' in text.out and '2/2' in text.err
+    assert f'2 images drawn: {out}' in text.out and '2/2' in text.err
 
 
-def test_one_picture_without_boxes(checkpoints, pictures, tmp_path, capsys):
-    main([str(pictures / 'one.png'), *checkpoints['detector'], '--out-dir', str(tmp_path / 'out'), '--score-thr', '1'])
+def test_one_image_without_boxes(checkpoints, images, tmp_path, capsys):
+    main([str(images / 'one.png'), *checkpoints['detector'], '--out-dir', str(tmp_path / 'out'), '--score-thr', '1'])
     text = capsys.readouterr().out
     assert 'no box reached the score 1' in text and f'drawn: {tmp_path}/out/one.png' in text
 
@@ -88,51 +88,51 @@ def mistake(capsys, *arguments):
     return f'{end.value.code}{capsys.readouterr().err}'
 
 
-def test_pictures_that_are_not_there(checkpoints, tmp_path, capsys):
+def test_images_that_are_not_there(checkpoints, tmp_path, capsys):
     model = checkpoints['segmentor']
-    assert 'there is no picture or folder of pictures' in mistake(capsys, tmp_path / 'none', *model)
-    assert f'the folder {tmp_path} holds no picture:' in mistake(capsys, tmp_path, *model)
+    assert 'there is no image or folder of images' in mistake(capsys, tmp_path / 'none', *model)
+    assert f'the folder {tmp_path} holds no image:' in mistake(capsys, tmp_path, *model)
 
 
-def test_unreadable_pictures(checkpoints, pictures, tmp_path, capsys):
+def test_unreadable_images(checkpoints, images, tmp_path, capsys):
     """Alone they are an error; in a folder the others are drawn first."""
-    (pictures / 'empty.png').touch()
-    (pictures / 'text.jpg').write_text('no picture')
+    (images / 'empty.png').touch()
+    (images / 'text.jpg').write_text('no image')
     arguments = *checkpoints['segmentor'], '--out-dir', tmp_path / 'out'
     for name in ('empty.png', 'text.jpg'):
-        assert f'{pictures / name} cannot be read as a picture' in mistake(capsys, pictures / name, *arguments)
-    text = mistake(capsys, pictures, *arguments)
+        assert f'{images / name} cannot be read as an image' in mistake(capsys, images / name, *arguments)
+    text = mistake(capsys, images, *arguments)
     assert 'empty.png' in text and 'text.jpg' in text and 'one.png' not in text
     assert (tmp_path / 'out/one.png').is_file() and not (tmp_path / 'out/text.jpg').exists()
 
 
 @pytest.mark.parametrize('out', ['.', 'more', 'drawn'])
-def test_the_pictures_themselves_stay(out, checkpoints, pictures, capsys):
-    before = (pictures / 'more/two.JPG').read_bytes()
-    text = mistake(capsys, pictures, *checkpoints['segmentor'], '--out-dir', pictures / out)
+def test_the_images_themselves_stay(out, checkpoints, images, capsys):
+    before = (images / 'more/two.JPG').read_bytes()
+    text = mistake(capsys, images, *checkpoints['segmentor'], '--out-dir', images / out)
     assert 'they would be replaced' in text and 'name another --out-dir' in text
-    assert (pictures / 'more/two.JPG').read_bytes() == before and not (pictures / 'drawn').exists()
+    assert (images / 'more/two.JPG').read_bytes() == before and not (images / 'drawn').exists()
 
 
-def test_a_name_that_no_format_has(checkpoints, pictures, tmp_path, capsys):
-    (pictures / 'one.png').rename(pictures / 'one')
-    main([str(pictures / 'one'), *checkpoints['segmentor'], '--out-dir', str(tmp_path / 'out')])
+def test_a_name_that_no_format_has(checkpoints, images, tmp_path, capsys):
+    (images / 'one.png').rename(images / 'one')
+    main([str(images / 'one'), *checkpoints['segmentor'], '--out-dir', str(tmp_path / 'out')])
     assert cv2.imread(str(tmp_path / 'out/one.png')) is not None
 
 
-def test_places_that_cannot_be_used(checkpoints, pictures, tmp_path, capsys):
-    arguments = pictures, *checkpoints['segmentor']
-    assert 'one.png is a file: name a folder' in mistake(capsys, *arguments, '--out-dir', pictures / 'one.png')
+def test_places_that_cannot_be_used(checkpoints, images, tmp_path, capsys):
+    arguments = images, *checkpoints['segmentor']
+    assert 'one.png is a file: name a folder' in mistake(capsys, *arguments, '--out-dir', images / 'one.png')
     assert '--device foo cannot be used' in mistake(capsys, *arguments, '--device', 'foo')
 
 
-def test_checkpoint_of_another_model(checkpoints, pictures, capsys):
-    text = mistake(capsys, pictures, DETECTOR, checkpoints['segmentor'][1])
+def test_checkpoint_of_another_model(checkpoints, images, capsys):
+    text = mistake(capsys, images, DETECTOR, checkpoints['segmentor'][1])
     assert 'is a checkpoint of another model than the config' in text and 'weights of the model are not in it' in text
-    assert 'there is no checkpoint none.pth' in mistake(capsys, pictures, DETECTOR, 'none.pth')
+    assert 'there is no checkpoint none.pth' in mistake(capsys, images, DETECTOR, 'none.pth')
 
 
-def test_unsupported_task(checkpoints, pictures, tmp_path, capsys):
+def test_unsupported_task(checkpoints, images, tmp_path, capsys):
     config, checkpoint = checkpoints['segmentor']
-    text = mistake(capsys, pictures, config, checkpoint, '--cfg-options', 'default_scope=mmengine')
+    text = mistake(capsys, images, config, checkpoint, '--cfg-options', 'default_scope=mmengine')
     assert 'the default_scope of this one is mmengine' in text

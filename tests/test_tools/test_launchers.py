@@ -25,7 +25,7 @@ def fake(folder, name):
     return program
 
 
-OPTIONS = ['--resume', '--cfg-options', 'a.b=a picture', 'c="[1,2]"', 'd=$HOME * `x`']
+OPTIONS = ['--resume', '--cfg-options', 'a.b=an image', 'c="[1,2]"', 'd=$HOME * `x`']
 
 
 @pytest.mark.parametrize(('script', 'given', 'expected'), [

@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py on a handful of pictures, and what they say of mistakes."""
+"""tools/train.py and tools/test.py on a handful of images, and what they say of mistakes."""
 import importlib.util
 import json
 import logging
@@ -19,7 +19,7 @@ for name in ('mmdet', 'mmseg'):
     pytest.importorskip(name)
 
 from plugconv_mm.datasets import build_digits  # noqa: E402
-from plugconv_mm.engine.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
@@ -107,7 +107,7 @@ def test_segmentor_same_figures_after_training(trained, data, tmp_path):
         assert labels.shape == cv2.imread(str(path)).shape[:2] and 1 <= labels.min() and labels.max() <= 11
 
 
-def test_detector_predictions_and_pictures(trained, data, tmp_path):
+def test_detector_predictions_and_images(trained, data, tmp_path):
     evaluate([DETECTOR, str(trained['detector']), '--work-dir', str(tmp_path), '--out', str(tmp_path / 'val.pkl'),
               *options(data)])
     predictions = pickle.loads((tmp_path / 'val.pkl').read_bytes())
@@ -348,7 +348,7 @@ def test_two_processes(data, tmp_path, config):
 
 @pytest.mark.slow
 def test_detector_same_figures_after_training(data, tmp_path):
-    """Long enough for an AP above zero, on the pictures it was trained on."""
+    """Long enough for an AP above zero, on the images it was trained on."""
     more = [*options(data, 'train_cfg.max_epochs=40', 'train_cfg.val_interval=40', 'param_scheduler.1.end=40',
                      'param_scheduler.1.T_max=40', 'model.backbone.base_channels=8',
                      'model.neck.in_channels=[32,64,128,256]', 'default_hooks.checkpoint.interval=40')]

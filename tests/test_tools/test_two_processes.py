@@ -19,7 +19,7 @@ from mmengine.optim import build_optim_wrapper  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
-from plugconv_mm.datasets import build_far_cue  # noqa: E402
+from plugconv_mm.datasets import build_distant_cue  # noqa: E402
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,13 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'far_cue'
-    build_far_cue(root, 32, 8)
+    root = tmp_path_factory.mktemp('data') / 'distant_cue'
+    build_distant_cue(root, 32, 8)
     return root
 
 
 def write_config(path, data, family, per_process):
-    """The gradient is that of the global batch: batch norms keep their statistics, the head has none, pictures stay as
+    """The gradient is that of the global batch: batch norms keep their statistics, the head has none, images stay as
     they are, and the loss is an average over pixels (mmseg divides one with weights of classes by the sum of these over
     the pixels of a process). In float64, so that the order of sums does not count.
     """
@@ -42,7 +42,7 @@ def write_config(path, data, family, per_process):
     cfg.custom_imports = dict(imports=['plugconv_mm', 'in_float64'])
     cfg.merge_from_dict(dict(
         model=dict(
-            data_preprocessor=dict(mean=[70.] * 3, std=[45.] * 3),  # not integers: they make float64 of pictures
+            data_preprocessor=dict(mean=[70.] * 3, std=[45.] * 3),  # not integers: they make float64 of images
             backbone=dict(_delete_=True, norm_eval=True, **backbone | dict(type=f'plugconv_mm.{backbone["type"]}')),
             neck=dict(type='plugconv_mm.HorFPN', in_channels=list(channels), num_outs=4),
             decode_head=dict(in_channels=[32] * 4, in_index=[0, 1, 2, 3], feature_strides=[4, 8, 16, 32],
@@ -105,6 +105,6 @@ def test_every_parameter_takes_part(one_process, family):
         model.unused = torch.nn.Linear(1, 1)
     wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=1e-4)))
     model = MMDistributedDataParallel(model.train(), broadcast_buffers=False, find_unused_parameters=False)
-    model.train_step(families.pictures(32), wrapper)
+    model.train_step(families.images(32), wrapper)
     with pytest.raises(RuntimeError, match='find_unused_parameters') if family == 'none' else nullcontext():
-        model.train_step(families.pictures(32), wrapper)
+        model.train_step(families.images(32), wrapper)

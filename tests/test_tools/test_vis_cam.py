@@ -14,8 +14,8 @@ from torch import nn
 for name in ('mmdet', 'mmseg', 'mmpretrain', 'pytorch_grad_cam'):
     pytest.importorskip(name)
 
-from plugconv_mm.analysis.class_activation import box_score, class_score, grad_cam, region_score  # noqa: E402
-from plugconv_mm.engine.launch import ConfigError  # noqa: E402
+from plugconv_mm.analysis.grad_cam import box_score, class_score, grad_cam, region_score  # noqa: E402
+from plugconv_mm.errors import ConfigError  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
@@ -30,8 +30,8 @@ def at_the_root(monkeypatch):
 
 
 @pytest.fixture
-def picture(tmp_path):
-    file = tmp_path / 'picture.png'
+def image(tmp_path):
+    file = tmp_path / 'image.png'
     cv2.imwrite(str(file), np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8))
     return str(file)
 
@@ -54,10 +54,10 @@ class Quadrants(nn.Module):
 
 def spots():
     """Bright at two places, one in each half."""
-    picture = torch.zeros(1, 3, 8, 8)
-    picture[0, 0, 2, 1] = 1
-    picture[0, 0, 5, 6] = 2
-    return picture
+    image = torch.zeros(1, 3, 8, 8)
+    image[0, 0, 2, 1] = 1
+    image[0, 0, 5, 6] = 2
+    return image
 
 
 def test_the_map_shows_what_speaks_for_the_class():
@@ -70,12 +70,12 @@ def test_the_map_shows_what_speaks_for_the_class():
 
 
 def test_of_a_segmentor_where_it_sees_the_class():
-    picture = spots()
-    picture[0, 1, 0, 0] = 5  # class 1 is seen there, class 0 elsewhere, but for ties
-    _, score = grad_cam(Quadrants(), picture, region_score(1))
+    image = spots()
+    image[0, 1, 0, 0] = 5  # class 1 is seen there, class 0 elsewhere, but for ties
+    _, score = grad_cam(Quadrants(), image, region_score(1))
     assert score == pytest.approx(5)
-    picture[0, 1] = -1
-    _, score = grad_cam(Quadrants(), picture, region_score(1))  # seen nowhere
+    image[0, 1] = -1
+    _, score = grad_cam(Quadrants(), image, region_score(1))  # seen nowhere
     assert score == pytest.approx(-1)
 
 
@@ -126,14 +126,14 @@ def test_classes_whose_names_are_numbers():
     assert model.category('1') == 2 and model.category('2') == 2
 
 
-def test_a_detector_and_its_box(picture, tmp_path, capsys):
+def test_a_detector_and_its_box(image, tmp_path, capsys):
     out = tmp_path / 'cam.png'
-    main([DETECTOR, '--images', picture, '--box', '20', '20', '60', '80', '--class', 'seven', '--out', str(out)])
-    assert re.search(r'picture.png  \S+  seven  score -?\d', capsys.readouterr().out)
-    assert cv2.imread(str(out)).shape[1] > 2 * 300  # the picture and a map
+    main([DETECTOR, '--images', image, '--box', '20', '20', '60', '80', '--class', 'seven', '--out', str(out)])
+    assert re.search(r'image.png  \S+  seven  score -?\d', capsys.readouterr().out)
+    assert cv2.imread(str(out)).shape[1] > 2 * 300  # the image and a map
 
 
-def test_a_segmentor_beside_itself_with_a_checkpoint(picture, tmp_path, capsys):
+def test_a_segmentor_beside_itself_with_a_checkpoint(image, tmp_path, capsys):
     from mmengine.config import Config
 
     from plugconv_mm.analysis.loading import build_task
@@ -142,7 +142,7 @@ def test_a_segmentor_beside_itself_with_a_checkpoint(picture, tmp_path, capsys):
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=[*'abcdefghijk']))),
                tmp_path / 'weights.pth')
     out = tmp_path / 'cam.png'
-    main([SEGMENTOR, SEGMENTOR, '--images', picture, '--checkpoint', 'none', str(tmp_path / 'weights.pth'), '--class',
+    main([SEGMENTOR, SEGMENTOR, '--images', image, '--checkpoint', 'none', str(tmp_path / 'weights.pth'), '--class',
           '7', '--names', 'random', 'other', '--out', str(out)])
     printed = capsys.readouterr().out
     scores = re.findall(r'  (random|other)  (\w+)  score (\S+)', printed)
@@ -151,7 +151,7 @@ def test_a_segmentor_beside_itself_with_a_checkpoint(picture, tmp_path, capsys):
     assert cv2.imread(str(out)).shape[1] > 3 * 300
 
 
-def test_a_classifier_by_its_own_best_class(picture, tmp_path, capsys):
+def test_a_classifier_by_its_own_best_class(image, tmp_path, capsys):
     config = tmp_path / 'classifier.py'
     config.write_text(
         "custom_imports = dict(imports=['plugconv_mm'])\ndefault_scope = 'mmpretrain'\n"
@@ -163,16 +163,16 @@ def test_a_classifier_by_its_own_best_class(picture, tmp_path, capsys):
         "    pipeline=[dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=64),\n"
         "              dict(type='PackInputs')]))\n")
     out = tmp_path / 'cam.png'
-    main([str(config), '--images', picture, '--layer', 'backbone.layer3', '--out', str(out)])
+    main([str(config), '--images', image, '--layer', 'backbone.layer3', '--out', str(out)])
     assert re.search(r'  classifier  [v-z]  score', capsys.readouterr().out)
     with pytest.raises(SystemExit, match='knows no class a; it knows v, w, x, y, z'):
-        main([str(config), '--images', picture, '--class', 'a', '--out', str(out)])
+        main([str(config), '--images', image, '--class', 'a', '--out', str(out)])
     with pytest.raises(SystemExit, match='there is no class 5: the model knows 5, from 0 to 4'):
-        main([str(config), '--images', picture, '--class', '5', '--out', str(out)])
+        main([str(config), '--images', image, '--class', '5', '--out', str(out)])
     with pytest.raises(SystemExit, match='the model has no layer backbone.layer9; beside it are .*backbone.layer1'):
-        main([str(config), '--images', picture, '--layer', 'backbone.layer9', '--out', str(out)])
+        main([str(config), '--images', image, '--layer', 'backbone.layer9', '--out', str(out)])
     with pytest.raises(SystemExit, match='the configs are of several tasks: classifier, segmentor'):
-        main([str(config), SEGMENTOR, '--images', picture, '--out', str(out)])
+        main([str(config), SEGMENTOR, '--images', image, '--out', str(out)])
 
 
 def test_grad_cam_that_is_not_there(monkeypatch):
@@ -183,21 +183,21 @@ def test_grad_cam_that_is_not_there(monkeypatch):
         grad_cam(Quadrants(), spots(), class_score(0))
 
 
-def test_mistakes(picture, tmp_path):
+def test_mistakes(image, tmp_path):
     with pytest.raises(SystemExit, match='for a detector, --box X1 Y1 X2 Y2 and --class say what to explain'):
-        main([DETECTOR, '--images', picture])
+        main([DETECTOR, '--images', image])
     with pytest.raises(SystemExit, match='for a segmentor, --class says what to explain'):
-        main([SEGMENTOR, '--images', picture])
+        main([SEGMENTOR, '--images', image])
     with pytest.raises(SystemExit, match='the box is outside'):
-        main([DETECTOR, '--images', picture, '--class', '1', '--box', '170', '5', '190', '20'])
+        main([DETECTOR, '--images', image, '--class', '1', '--box', '170', '5', '190', '20'])
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(SystemExit, match='empty holds no picture'):
+    with pytest.raises(SystemExit, match='empty holds no image'):
         main([SEGMENTOR, '--images', str(tmp_path / 'empty')])
     (tmp_path / 'broken.png').write_bytes(b'')
-    with pytest.raises(SystemExit, match='broken.png cannot be read as a picture'):
+    with pytest.raises(SystemExit, match='broken.png cannot be read as an image'):
         main([SEGMENTOR, '--images', str(tmp_path / 'broken.png')])
     with pytest.raises(SystemExit, match='is a DETR, whose task is not supported'):
-        main(['mmdet::detr/detr_r50_8xb2-150e_coco.py', '--images', picture])
+        main(['mmdet::detr/detr_r50_8xb2-150e_coco.py', '--images', image])
 
 
 @pytest.mark.parametrize('options, said', [

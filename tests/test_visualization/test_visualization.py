@@ -64,7 +64,7 @@ def test_curves_are_drawn(tmp_path):
 
 
 def panels(path, rows, columns):
-    """The panels of a page, cut out by their black background pictures."""
+    """The panels of a page, cut out by their black background images."""
     page = cv2.imread(str(path)).astype(int)
     dark = (page.sum(2) < 30)
     count, _, boxes, _ = cv2.connectedComponentsWithStats(dark.astype(np.uint8))
@@ -75,12 +75,12 @@ def panels(path, rows, columns):
 
 
 def test_truth_and_prediction_are_side_by_side(tmp_path):
-    picture = np.zeros((160, 160, 3), np.uint8)
+    image = np.zeros((160, 160, 3), np.uint8)
     mask = np.zeros((160, 160), bool)
     mask[100:140, 20:60] = True
     truth = [dict(box=(20, 100, 60, 140), label=0, mask=mask)]
     guess = [dict(box=(20, 100, 60, 140), label=1, mask=mask, score=0.9)]
-    save_grid(tmp_path / 'grid.png', 'title', [('a', picture, truth, guess), ('b', picture, [], [])],
+    save_grid(tmp_path / 'grid.png', 'title', [('a', image, truth, guess), ('b', image, [], [])],
               lambda ax, p, item: draw_instances(ax, p, item, CLASSES, PALETTE))
     found = panels(tmp_path / 'grid.png', 1, 4)
     inside = [p[int(0.7 * p.shape[0]):int(0.8 * p.shape[0]), int(0.2 * p.shape[1]):int(0.3 * p.shape[1])].mean((0, 1))
@@ -91,11 +91,11 @@ def test_truth_and_prediction_are_side_by_side(tmp_path):
 
 
 def test_label_maps(tmp_path):
-    picture = np.zeros((160, 160, 3), np.uint8)
+    image = np.zeros((160, 160, 3), np.uint8)
     labels = np.zeros((160, 160), np.uint8)
     labels[100:140, 20:60] = 1
     labels[:20] = 255
-    save_grid(tmp_path / 'grid.png', 'title', [('a', picture, labels, np.zeros_like(labels))],
+    save_grid(tmp_path / 'grid.png', 'title', [('a', image, labels, np.zeros_like(labels))],
               lambda ax, p, item: draw_label_map(ax, p, item, CLASSES, PALETTE))
     truth, guess = panels(tmp_path / 'grid.png', 1, 2)
     height, width = truth.shape[:2]
@@ -104,6 +104,6 @@ def test_label_maps(tmp_path):
     assert truth[:20, 5:-5].mean() < 40  # what is not labelled is left as it is
 
 
-def test_no_pictures(tmp_path):
-    with pytest.raises(ValueError, match='no pictures'):
+def test_no_images(tmp_path):
+    with pytest.raises(ValueError, match='no images'):
         save_grid(tmp_path / 'grid.png', 'title', [], None)

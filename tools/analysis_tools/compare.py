@@ -1,6 +1,6 @@
 """Compare models: parameters, multiply-adds, latency and memory, of the whole and of backbone, neck and head.
 
-Each round times every model, in an order drawn anew. What is timed are all layers of the network on random pictures,
+Each round times every model, in an order drawn anew. What is timed are all layers of the network on random images,
 without decoding, NMS and RoIAlign: the work whose multiply-adds are counted (ParC's as Fast-ParC, unless --backend says
 otherwise).
 """
@@ -15,9 +15,10 @@ import torch
 from plugconv_mm.analysis.compare import compare
 from plugconv_mm.analysis.loading import build_task, check_device
 from plugconv_mm.analysis.model_zoo import write
-from plugconv_mm.analysis.published import PUBLISHED
-from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
+from plugconv_mm.analysis.paper_comparisons import PUBLISHED
+from plugconv_mm.errors import ConfigError
 from plugconv_mm.ops import ParC2d
+from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
 
 
 def parse_args(argv=None):
@@ -26,8 +27,8 @@ def parse_args(argv=None):
                         help='comparisons of the papers, in place of configs: '
                         + ', '.join(f'{name} ({item.about})' for name, item in PUBLISHED.items()) + '; or all')
     parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'),
-                        help='height and width of the pictures; sets have their own')
-    parser.add_argument('--batch', type=int, default=1, help='pictures at once (default: 1)')
+                        help='height and width of the images; sets have their own')
+    parser.add_argument('--batch', type=int, default=1, help='images at once (default: 1)')
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1')
     parser.add_argument('--backend', choices=('auto', 'spatial', 'fft', 'gemm'), help='of all ParC layers')
     parser.add_argument('--deploy', action='store_true', help='measure deployment forms, of models that have one')
@@ -39,7 +40,7 @@ def parse_args(argv=None):
     if bool(args.config) == bool(args.sets):
         parser.error('give either configs or --sets')
     if args.config and not args.shape:
-        parser.error('--shape H W says how large the pictures are')
+        parser.error('--shape H W says how large the images are')
     for name in ('batch', 'rounds', 'threads', 'shape'):
         value = getattr(args, name)
         if value is not None and min(value if isinstance(value, list) else [value]) < 1:

@@ -1,7 +1,7 @@
 """Effective receptive fields of models: a figure of heat maps with one scale, and a table of area ratios.
 
 A pixel's contribution is the gradient of the feature map's central units with respect to it. An area ratio is the area
-of the smallest square around the picture's centre that holds a share of all contributions, of the picture's area: the
+of the smallest square around the image's centre that holds a share of all contributions, of the image's area: the
 larger, the larger the receptive field. See plugconv_mm/analysis/receptive_field.py.
 """
 import argparse
@@ -14,11 +14,12 @@ from mmengine.utils import ProgressBar
 
 from plugconv_mm.analysis.features import map_of_config, map_of_timm, open_branches
 from plugconv_mm.analysis.loading import check_device
+from plugconv_mm.analysis.model_input import as_input
 from plugconv_mm.analysis.model_zoo import write
-from plugconv_mm.analysis.pictures import as_input
 from plugconv_mm.analysis.receptive_field import SHARES, area_ratios, contributions, replknet_scores, square_sides
-from plugconv_mm.datasets.pictures import find_pictures, read_picture
-from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
+from plugconv_mm.datasets.image_files import find_images, read_image
+from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
 
 
 def parse_args(argv=None):
@@ -32,9 +33,9 @@ def parse_args(argv=None):
                         '(default: the last)')
     parser.add_argument('--open-branches', action='store_true', help='of random weights, set to 1 the scales with '
                         'which residual branches begin near zero (layer scale, zero-initialised norms)')
-    parser.add_argument('--images', metavar='DIR', help='folder of pictures (default: random noise)')
-    parser.add_argument('--num', type=int, default=50, help='pictures at most (default: 50)')
-    parser.add_argument('--size', type=int, default=1024, help='to which pictures are stretched (default: 1024)')
+    parser.add_argument('--images', metavar='DIR', help='folder of images (default: random noise)')
+    parser.add_argument('--num', type=int, default=50, help='images at most (default: 50)')
+    parser.add_argument('--size', type=int, default=1024, help='to which images are stretched (default: 1024)')
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1')
     parser.add_argument('--seed', type=int, default=0, help='of random weights and noise (default: 0)')
     parser.add_argument('--names', nargs='+', help='of the models, in figure and table')
@@ -67,15 +68,15 @@ def build(config, checkpoint, args):
 
 
 def inputs(args, files, preprocessor, name):
-    """The pictures one after another, with a progress bar."""
+    """The images one after another, with a progress bar."""
     number = len(files) or args.num
     print(name, file=sys.stderr)
     bar = ProgressBar(number, bar_width=30, file=sys.stderr)
     generator = torch.Generator().manual_seed(args.seed)
     for i in range(number):
-        picture = as_input(read_picture(files[i]), args.size, preprocessor) if files else torch.randn(
+        image = as_input(read_image(files[i]), args.size, preprocessor) if files else torch.randn(
             1, 3, args.size, args.size, generator=generator)
-        yield picture.to(args.device)
+        yield image.to(args.device)
         bar.update()
     print(file=sys.stderr)
 
@@ -93,9 +94,9 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors('erf.py'):
         check_device(args.device)
-        files = find_pictures(args.images)[:args.num] if args.images else []
+        files = find_images(args.images)[:args.num] if args.images else []
         for file in files:
-            read_picture(file)  # before anything is computed
+            read_image(file)  # before anything is computed
         names = args.names or [Path(config.rpartition('::')[2]).stem for config in args.config]
         if len(set(names)) < len(names):
             raise ConfigError(f'two models have the same name, {", ".join(names)}: give others with --names')
@@ -115,11 +116,11 @@ def main(argv=None):
         from plugconv_mm.visualization import plot_contributions
         plot_contributions(args.out, fields)
         head = (f'Area of the smallest centred square that holds a share of the contributions, of {args.size}x'
-                f'{args.size} pixels; {len(files) or args.num} pictures of {args.images or "random noise"}')
+                f'{args.size} pixels; {len(files) or args.num} images of {args.images or "random noise"}')
         print(f'{head}\n\n{table(rows)}\n\nwritten: {args.out}, .md and .json')
         write(args.out.with_suffix('.md'), f'{head}\n\n{table(rows)}\n')
         write(args.out.with_suffix('.json'), json.dumps(dict(
-            size=args.size, pictures=len(files) or args.num, images=args.images, part=args.part, stage=args.stage,
+            size=args.size, num=len(files) or args.num, images=args.images, part=args.part, stage=args.stage,
             open_branches=args.open_branches, shares=SHARES, models=rows), indent=2) + '\n')
 
 

@@ -3,7 +3,8 @@
 What is counted, and how, is written down in plugconv_mm/analysis/operators.py and flops.py.
 """
 from plugconv_mm.analysis import build_model, measure, padded_shape
-from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
+from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
 
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048), mmpretrain=(224, 224))  # of the published tables
 
@@ -11,7 +12,7 @@ SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048), mmpretrain=(224, 224))  # of
 def parse_args(argv=None):
     parser = make_parser(__doc__, runs=False)
     parser.add_argument('--shape', nargs='+', type=int, metavar='PIXELS',
-                        help='height and width of the picture, or one number for a square (default: 800 1280 for '
+                        help='height and width of the image, or one number for a square (default: 800 1280 for '
                         'mmdet, 512 2048 for mmseg, 224 224 for mmpretrain)')
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
@@ -25,7 +26,7 @@ def main(argv=None):
         cfg = load_config(args)
         shape = args.shape or SHAPES.get(cfg.get('default_scope'))
         if shape is None:
-            raise ConfigError(f'{args.config} is of no package with a usual picture size: give --shape HEIGHT WIDTH')
+            raise ConfigError(f'{args.config} is of no package with a usual image size: give --shape HEIGHT WIDTH')
         shape = (shape[0], shape[-1])
         model = build_model(cfg)
         padded = padded_shape(model, shape)
@@ -33,7 +34,7 @@ def main(argv=None):
             cost = measure(model, padded)
         except NotImplementedError as error:
             raise ConfigError(f'{args.config}: {error}') from error
-        print(f'{args.config}, a picture of {shape[0]}x{shape[1]}'
+        print(f'{args.config}, an image of {shape[0]}x{shape[1]}'
               + (f', padded to {padded[0]}x{padded[1]}' if padded != shape else ''))
         print(cost.table())
 

@@ -1,6 +1,6 @@
-"""Grad-CAM of classifiers, detectors and segmentors: each picture beside the map of every model, as a grid.
+"""Grad-CAM of classifiers, detectors and segmentors: each image beside the map of every model, as a grid.
 
-What is explained is the score of a class: of a classifier for the picture, of a detector for a box, of a segmentor for
+What is explained is the score of a class: of a classifier for the image, of a detector for a box, of a segmentor for
 where it sees the class. Give the baseline first.
 """
 import argparse
@@ -12,26 +12,27 @@ import torch
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmengine.utils import ProgressBar
 
-from plugconv_mm.analysis.class_activation import box_score, class_score, grad_cam, region_score
+from plugconv_mm.analysis.grad_cam import box_score, class_score, grad_cam, region_score
 from plugconv_mm.analysis.loading import build_task, check_device
-from plugconv_mm.datasets.pictures import find_pictures, read_picture
-from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors, type_name
-from plugconv_mm.engine.weights import load_weights
+from plugconv_mm.datasets.image_files import find_images, read_image
+from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors, type_name
+from plugconv_mm.runtime.weights import load_weights
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__, runs=False, configs='+')
-    parser.add_argument('--images', required=True, metavar='PATH', help='a picture, or a folder of pictures')
-    parser.add_argument('--num', type=int, default=8, help='pictures of the folder at most (default: 8)')
+    parser.add_argument('--images', required=True, metavar='PATH', help='an image, or a folder of images')
+    parser.add_argument('--num', type=int, default=8, help='images of the folder at most (default: 8)')
     parser.add_argument('--checkpoint', nargs='+', metavar='FILE', help='weights, one file for each config; none means '
                         'random weights (default: all random)')
     parser.add_argument('--class', dest='category', metavar='CLASS', help='name of a class, or its index from 0; of a '
                         'classifier by default the one that the first model finds')
     parser.add_argument('--box', nargs=4, type=float, metavar=('X1', 'Y1', 'X2', 'Y2'),
-                        help='for detectors, in pixels of the picture')
+                        help='for detectors, in pixels of the image')
     parser.add_argument('--layer', nargs='+', metavar='NAME', help='module whose map explains the score, one for all '
                         'configs or one for each (default: the last map of the backbone)')
-    parser.add_argument('--names', nargs='+', help='of the models, in the picture')
+    parser.add_argument('--names', nargs='+', help='of the models, in the image')
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/cam.png'), metavar='FILE.png',
                         help='default: work_dirs/cam.png')
@@ -50,7 +51,7 @@ def parse_args(argv=None):
 
 
 class Model:
-    """A model of a config, the pictures as its test pipeline makes them, and the names of its classes."""
+    """A model of a config, the images as its test pipeline makes them, and the names of its classes."""
 
     def __init__(self, config, checkpoint, args):
         self.config = config
@@ -63,7 +64,7 @@ class Model:
         while dataset and 'dataset' in dataset:
             dataset = dataset['dataset']
         if not dataset or not dataset.get('pipeline'):
-            raise ConfigError(f'{config} has no test_dataloader.dataset.pipeline, which says how pictures are made')
+            raise ConfigError(f'{config} has no test_dataloader.dataset.pipeline, which says how images are made')
         meta = {} if checkpoint == 'none' else load_weights(self.model, checkpoint)
         self.model.to(args.device)
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope')):
@@ -86,7 +87,7 @@ class Model:
         return int(text)
 
     def inputs(self, file):
-        """The picture that the model is shown, RGB; the tensor that it takes; and how far it was scaled, (x, y)."""
+        """The image that the model is shown, RGB; the tensor that it takes; and how far it was scaled, (x, y)."""
         data = dict(img_path=str(file), img_id=0)
         for step in self.pipeline:
             data = step(data)
@@ -105,17 +106,17 @@ class Model:
         return int(self.model.head(feats)[0].argmax())
 
     def explain(self, file, category, box, layer):
-        """A panel: the picture and the map over it."""
-        picture, tensor, scale = self.inputs(file)
+        """A panel: the image and the map over it."""
+        image, tensor, scale = self.inputs(file)
         if self.task == 'detector':
             box = [value * scale[i % 2] for i, value in enumerate(box)]
-            if box[0] >= picture.shape[1] or box[1] >= picture.shape[0]:
+            if box[0] >= image.shape[1] or box[1] >= image.shape[0]:
                 raise ConfigError(f'the box is outside {file}')
         score = (class_score(category) if self.task == 'classifier' else
                  region_score(category) if self.task == 'segmentor' else box_score(category, box))
         found, value = grad_cam(self.model, tensor, score, layer)
-        height, width = picture.shape[:2]  # without what the model pads
-        return dict(picture=picture, map=found[:height, :width], box=box if self.task == 'detector' else None,
+        height, width = image.shape[:2]  # without what the model pads
+        return dict(image=image, map=found[:height, :width], box=box if self.task == 'detector' else None,
                     value=value)
 
 
@@ -123,9 +124,9 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors('vis_cam.py'):
         check_device(args.device)
-        files = find_pictures(args.images)[:args.num]
+        files = find_images(args.images)[:args.num]
         for file in files:
-            read_picture(file)  # before anything is computed
+            read_image(file)  # before anything is computed
         names = args.names or [Path(config.rpartition('::')[2]).stem for config in args.config]
         checkpoints = args.checkpoint or ['none'] * len(names)
         models = [Model(config, checkpoint, args) for config, checkpoint in zip(args.config, checkpoints, strict=True)]

@@ -1,20 +1,21 @@
 """Take a trained model to ONNX: the file is checked against PyTorch in ONNX Runtime, and both are timed.
 
 Classifiers and segmentors leave whole, up to their logits, detectors as backbone and neck. The input is a batch of
-any size of normalised pictures of one size; mean, std and order of their channels are in the file's metadata.
+any size of normalised images of one size; mean, std and order of their channels are in the file's metadata.
 """
 from pathlib import Path
 
-from plugconv_mm.engine.launch import ConfigError, load_config, make_parser, plain_errors
-from plugconv_mm.engine.weights import build_with_weights
-from plugconv_mm.export import TOLERANCE, ExportError, export_onnx
+from plugconv_mm.errors import ConfigError, ExportError
+from plugconv_mm.export import TOLERANCE, export_onnx
+from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.weights import build_with_weights
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__, runs=False)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--shape', nargs=2, type=int, required=True, metavar=('H', 'W'),
-                        help='height and width of the pictures, in pixels')
+                        help='height and width of the images, in pixels')
     parser.add_argument('--out', type=Path, help='file to write (default: CHECKPOINT with the suffix .onnx)')
     return parser.parse_args(argv)
 
@@ -35,7 +36,7 @@ def main(argv=None):
         print(f'output:     {name} ({", ".join(map(str, shape))})')
     print(f'difference: {report.difference:.1e} deviations of the output, of {TOLERANCE:.0e} allowed\n'
           f'time:       {report.torch_ms:.1f} ms in PyTorch, {report.onnx_ms:.1f} ms in ONNX Runtime '
-          '(medians, one picture, CPU)\n'
+          '(medians, one image, CPU)\n'
           f'written to: {report.path}')
 
 

@@ -1,4 +1,4 @@
-"""Run every config as written, on miniature data sets and at a small size: build, two training iterations, an
+"""Run every config as written, on mini data sets and at a small size: build, two training iterations, an
 evaluation, a checkpoint, and going on from it.
 
 Ends with a table, and with exit code 1 if a config failed.
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from plugconv_mm.engine.rehearsal import Report, build_data, rehearse_apart
+from plugconv_mm.runtime.dry_run import Report, build_data, dry_run_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ def find_configs(pattern='*'):
 
 
 def check(configs, folder, jobs=1, log=print):
-    """Rehearse configs, each in a process of its own.
+    """Dry-run configs, each in a process of its own.
 
     Args:
         configs (list[Path]): Relative to the repository.
@@ -42,7 +42,7 @@ def check(configs, folder, jobs=1, log=print):
     # Forked from a process that has imported all there is, once, and done nothing else: autograd's threads, of which
     # the caller may have some, do not survive a fork.
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([rehearse_apart.__module__, 'mmdet.apis', 'mmseg.apis', 'mmpretrain.apis'])
+    context.set_forkserver_preload([dry_run_apart.__module__, 'mmdet.apis', 'mmseg.apis', 'mmpretrain.apis'])
     waiting, running, reports = list(enumerate(configs)), {}, {}
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -51,7 +51,7 @@ def check(configs, folder, jobs=1, log=print):
             shutil.rmtree(work_dir, ignore_errors=True)  # of an earlier run in the same folder
             work_dir.mkdir(parents=True)
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=rehearse_apart, args=(config, folder / 'data', work_dir, sender))
+            process = context.Process(target=dry_run_apart, args=(config, folder / 'data', work_dir, sender))
             process.start()
             running[process.sentinel] = number, process, receiver, work_dir, time.perf_counter()
         for sentinel in multiprocessing.connection.wait(list(running)):

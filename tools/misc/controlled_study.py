@@ -1,8 +1,8 @@
 """Do the operators do what their papers claim? Small networks, the same data and budget for each, several seeds.
 
 Every network has the features of two stages (strides 4 and 8), a neck and a light head, and trains on one core with 8
-pictures an iteration. With the labels `cue` the class is told by a mark 72 pixels away, with `digit` by the digit
-itself; see plugconv_mm/datasets/far_cue.py. A run that was interrupted goes on: what has been trained already is kept.
+images an iteration. With the labels `cue` the class is told by a mark 72 pixels away, with `digit` by the digit
+itself; see plugconv_mm/datasets/distant_cue.py. A run that was interrupted goes on: what was trained is kept.
 
 Writes study.json, study.md and study.png.
 """
@@ -117,9 +117,9 @@ def train(number, index, seed, data, out):
     from mmengine.hooks import Hook
 
     import plugconv_mm  # noqa: F401
-    from plugconv_mm.checkpoint import replacing
-    from plugconv_mm.engine.launch import build_runner
+    from plugconv_mm.atomic_write import atomic_write
     from plugconv_mm.ops import ParC2d
+    from plugconv_mm.runtime.launch import build_runner
     torch.set_num_threads(1)
     question = STUDY[number]
     network = question.networks[index]
@@ -142,7 +142,7 @@ def train(number, index, seed, data, out):
     seconds = round(time.perf_counter() - start, 1)
     result = dict(curve=curve, seconds=seconds, parameters=sum(p.numel() for p in trained),
                   nonzero=sum(int(p.count_nonzero()) for p in trained))
-    with replacing(result_file(out, number, index, seed)) as file:
+    with atomic_write(result_file(out, number, index, seed)) as file:
         file.write(json.dumps(result).encode())
 
 
@@ -232,7 +232,7 @@ def plot(path, summary):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, default=Path('data/far_cue'), help='where the pictures are built')
+    parser.add_argument('--data', type=Path, default=Path('data/distant_cue'), help='where the images are built')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/study'), help='for results and logs')
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each network')
     parser.add_argument('--iters', type=int, help='of each training, to try it out (default: those of the study)')
@@ -249,17 +249,17 @@ def main(argv=None):
         return train(*args.task, args.data.resolve(), args.out.resolve())
     if args.seeds < 1 or args.jobs < 1:
         parser.error('--seeds and --jobs must be at least 1')
-    from plugconv_mm.checkpoint import replacing
-    from plugconv_mm.datasets import build_far_cue
+    from plugconv_mm.atomic_write import atomic_write
+    from plugconv_mm.datasets import build_distant_cue
     data, out = args.data.resolve(), args.out.resolve()
-    build_far_cue(data)
+    build_distant_cue(data)
     out.mkdir(parents=True, exist_ok=True)
     tasks = [(number, index, seed) for number, question in enumerate(STUDY)
              for index in range(len(question.networks)) for seed in range(args.seeds)]
     run_all(tasks, data, out, args.jobs)
     summary = summarise(args.seeds, out)
     for name, text in (('study.json', json.dumps(summary, indent=1)), ('study.md', table(summary))):
-        with replacing(out / name) as file:
+        with atomic_write(out / name) as file:
             file.write(f'{text}\n'.encode())
     plot(out / 'study.png', summary)
     print(f'\n{table(summary)}\n{out}/study.md, study.json and study.png')

@@ -83,7 +83,7 @@ def pyramid(channels: int, alone: bool = False, **kwargs) -> nn.Module:
     return FinestLevel(neck([channels] * 4, channels, num_outs=4, **kwargs), alone)
 
 
-# For each picture its panels, and how to make the layer of each with a number of channels.
+# For each image its panels, and how to make the layer of each with a number of channels.
 FIGURES = {
     'parc': {
         'ParC-H': lambda c: parc(c, 'H'),
@@ -129,7 +129,7 @@ def field(name: str, panel: str, size: int = 56, channels: int = 64, number: int
     """The contributions (size, size) to the centre of one layer's map.
 
     Args:
-        name: Of the picture, a key of :data:`FIGURES`.
+        name: Of the image, a key of :data:`FIGURES`.
         panel: Its title there.
         size: Side of the map.
         channels: Of the map.

@@ -1,4 +1,4 @@
-"""Build miniature data sets in the layouts of COCO 2017, ADE20K, VOC 2007 + 2012 and ImageNet; nothing is downloaded.
+"""Build mini data sets in the layouts of COCO 2017, ADE20K, VOC 2007 + 2012 and ImageNet; nothing is downloaded.
 
 With them in place of ``data``, every config for these data sets runs as written.
 """
@@ -6,7 +6,8 @@ import argparse
 import sys
 import time
 
-from plugconv_mm.datasets import DataError, build_miniature
+from plugconv_mm.datasets import build_mini
+from plugconv_mm.errors import DataError
 
 
 def main(argv=None):
@@ -15,13 +16,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     start = time.perf_counter()
     try:
-        counts = build_miniature(args.out)
+        counts = build_mini(args.out)
     except DataError as error:
         sys.exit(f'make_mini_datasets.py: error: {error}')
     except OSError as error:
         sys.exit(f'make_mini_datasets.py: error: cannot write {args.out}: {error}')
-    pictures = ', '.join(f'{name} {count}' for name, count in counts.items())
-    print(f'{args.out}: pictures of {pictures} ({time.perf_counter() - start:.1f} s)')
+    images = ', '.join(f'{name} {count}' for name, count in counts.items())
+    print(f'{args.out}: images of {images} ({time.perf_counter() - start:.1f} s)')
 
 
 if __name__ == '__main__':

@@ -12,13 +12,13 @@ from plugconv_mm.analysis.model_zoo import (
     configs_of,
     describe,
     disagreements,
+    image_size,
     name_of,
-    picture_size,
     read,
     with_tables,
     write,
 )
-from plugconv_mm.engine.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
 
 ROOT = Path(__file__).parents[2] / 'configs'
 
@@ -41,7 +41,7 @@ def update(metafile):
     for path in configs_of(metafile.parent):
         cfg = load_config(make_parser('', runs=False).parse_args([str(path)]))
         model = build_model(cfg)
-        cost = measure(model, padded_shape(model, picture_size(path.stem)))
+        cost = measure(model, padded_shape(model, image_size(path.stem)))
         print(f'{path.stem}: {cost.total_params / 1e6:.2f}M, {cost.total_macs() / 1e9:.4g}G', flush=True)
         before = known.get(name_of(path), {})
         collection = before.get('In Collection', content['Collections'][0]['Name'])

@@ -1,4 +1,4 @@
-# 8 GPUs x 2 pictures, 12 epochs with steps at 8 and 11, warm-up of 500 iterations
+# 8 GPUs x 2 images, 12 epochs with steps at 8 and 11, warm-up of 500 iterations
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 
 optim_wrapper = dict(

@@ -1,4 +1,4 @@
-# 8 GPUs x 2 pictures, 36 epochs with steps at 27 and 33, warm-up of 500 iterations
+# 8 GPUs x 2 images, 36 epochs with steps at 27 and 33, warm-up of 500 iterations
 _base_ = './coco_adamw_1x.py'
 
 train_cfg = dict(max_epochs=36)

@@ -7,7 +7,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
-from plugconv_mm.checkpoint import replacing
+from plugconv_mm.atomic_write import atomic_write
 from plugconv_mm.registry import HOOKS
 
 
@@ -162,5 +162,5 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @staticmethod
     def _write(path, text):
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(text.encode())

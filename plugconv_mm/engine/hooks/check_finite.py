@@ -2,11 +2,8 @@
 import torch
 from mmengine.hooks import Hook
 
+from plugconv_mm.errors import NonFiniteError
 from plugconv_mm.registry import HOOKS
-
-
-class NonFiniteError(RuntimeError):
-    """NaN or infinity in a training iteration; the message names the pictures and what to try."""
 
 
 @HOOKS.register_module()
@@ -24,7 +21,7 @@ class CheckFiniteHook(Hook):
             if torch.is_tensor(tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NonFiniteError(
                     f'the input holds NaN or infinity at iteration {runner.iter + 1}, in '
-                    f'{", ".join(_pictures(data_batch)[number:number + 1]) or f"picture {number} of the batch"}. '
+                    f'{", ".join(_images(data_batch)[number:number + 1]) or f"image {number} of the batch"}. '
                     'Look at this file and at the transforms of the training pipeline.')
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -33,13 +30,13 @@ class CheckFiniteHook(Hook):
         if wrong:
             raise NonFiniteError(
                 f'the loss is not finite at iteration {runner.iter + 1}: {", ".join(wrong)}.\n'
-                f'The pictures of this batch: {", ".join(_pictures(data_batch)) or "unknown"}.\n'
+                f'The images of this batch: {", ".join(_images(data_batch)) or "unknown"}.\n'
                 'Try a lower learning rate (--cfg-options optim_wrapper.optimizer.lr=...), a longer warm-up, gradient '
                 'clipping (optim_wrapper.clip_grad.max_norm=5), or training without --amp; if it is always the same '
-                'picture, look at its annotations. --resume goes on from the last checkpoint, saved before this.')
+                'image, look at its annotations. --resume goes on from the last checkpoint, saved before this.')
 
 
-def _pictures(data_batch):
+def _images(data_batch):
     samples = (data_batch or {}).get('data_samples')
     if not isinstance(samples, (list, tuple)):  # bare labels
         return []

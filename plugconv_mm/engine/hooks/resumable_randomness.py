@@ -59,7 +59,7 @@ class _Batches:
 class ResumableRandomnessHook(Hook):
     """Makes all randomness of training a function of the run's seed, the iteration, and the process.
 
-    A resumed run then draws what the uninterrupted one would have drawn: the transforms of the pictures, in whatever
+    A resumed run then draws what the uninterrupted one would have drawn: the transforms of the images, in whatever
     worker, the samples of the losses, stochastic depth. Evaluations in between, and the number of workers, change
     nothing. A run that was started without a seed goes on with that of its checkpoint, and one whose checkpoint was
     written within an epoch goes on with the rest of that epoch, where mmengine would start it again.

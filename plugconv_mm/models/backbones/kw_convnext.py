@@ -14,13 +14,13 @@ from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.kw_base import KWBackbone
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
 from plugconv_mm.ops.kernel_warehouse import pool
-from plugconv_mm.ops.tracing import exporting
+from plugconv_mm.ops.mechanisms.tracing import is_exporting
 from plugconv_mm.registry import MODELS
 
 
 def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
     """The layer over the channels of a map (N, C, H, W) that is channels-last in memory, as is the result."""
-    if exporting():
+    if is_exporting():
         return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     weights = layer.kernels(pool(x, (2, 3)))[:, :, 0, 0]
     samples = zip(x.permute(0, 2, 3, 1).split(1), weights, strict=True)

@@ -17,7 +17,7 @@ from plugconv_mm.models.backbones.base import (
 )
 from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
 from plugconv_mm.ops import KernelWarehouse
-from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.base import KAIMING_INIT, ResidualBlock, channels_last_on_cpu
 from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
 from plugconv_mm.ops import KernelWarehouse
-from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 

@@ -20,7 +20,7 @@ from plugconv_mm.models.backbones.base import (
     make_divisible,
 )
 from plugconv_mm.ops import ParCHW2d
-from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 

@@ -19,7 +19,7 @@ from plugconv_mm.models.backbones.base import (
     drop_path_rates,
 )
 from plugconv_mm.ops import ParCHW2d
-from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
@@ -72,7 +72,7 @@ class ParCResNet(Backbone):
 
     Args:
         depth: 50, 101 or 152.
-        in_channels: Channels of the picture.
+        in_channels: Channels of the image.
         base_channels: Channels of the stem; the stages have 4, 8, 16 and 32 times as many.
         parc_blocks: How many of the last blocks of each stage are ParC. The first block of a stage changes width and
             resolution and keeps its 3×3 convolution.
@@ -97,7 +97,7 @@ class ParCResNet(Backbone):
         [(1, 32, 16, 24), (1, 64, 8, 12), (1, 128, 4, 6), (1, 256, 2, 3)]
     """
     depths = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-    meta_sizes = (56, 28, 14, 7)  # the sides of the stages' maps of a picture of 224 pixels
+    meta_sizes = (56, 28, 14, 7)  # the sides of the stages' maps of an image of 224 pixels
 
     def __init__(self, depth: int = 50, in_channels: int = 3, base_channels: int = 64,
                  parc_blocks: Sequence[int] = (0, 0, 3, 1), parc_backend: str = 'auto',
@@ -150,7 +150,7 @@ class ParCResNet(Backbone):
         return [getattr(self, f'layer{stage}')] if stage else [self.conv1, self.bn1]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps pictures (B, in_channels, H, W) to one feature map for each of `out_indices`."""
+        """Maps images (B, in_channels, H, W) to one feature map for each of `out_indices`."""
         if not self.training:  # in training the layouts are equally fast
             x = channels_last_on_cpu(x)
         x = self.maxpool(self.relu(conv_bn(self.conv1, self.bn1, x)))

@@ -18,7 +18,7 @@ from plugconv_mm.models.backbones.base import (
     look_up_arch,
 )
 from plugconv_mm.ops import HMHSA
-from plugconv_mm.ops.batch_norm import conv_bn
+from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 

@@ -1,6 +1,0 @@
-_base_ = './fpn_resnet50_far-cue.py'
-
-model = dict(
-    backbone=dict(
-        _delete_=True, type='plugconv_mm.ParCConvNeXt', arch='xt', layer_scale_init=1.0),
-    neck=dict(in_channels=[48, 96, 192, 384]))

@@ -1,0 +1,37 @@
+"""Errors that the user can mend. Their messages say what was given, what is expected, and what to do.
+
+A command ends with the message of a :class:`UserError` alone; any other exception keeps its traceback. Each class is
+also an exception of the kind that Python uses for such a fault, so that callers may catch either.
+"""
+
+
+class UserError(Exception):
+    """Base of the errors whose message is all that the user needs."""
+
+
+class ConfigError(UserError, RuntimeError):
+    """A config, or an option that changes it, that cannot be used."""
+
+
+class DataError(UserError, RuntimeError):
+    """A data set, folder or image that is missing, incomplete or not what the config expects."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint that cannot be read, is damaged, or does not fit the model."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """A checkpoint that is not there."""
+
+
+class ExportError(UserError, ValueError):
+    """A model that cannot be exported, or an exported file that disagrees with the model."""
+
+
+class NonFiniteError(UserError, RuntimeError):
+    """A loss, gradient or parameter that is not finite."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that is missing, or that is installed and cannot be imported."""
