@@ -58,7 +58,7 @@ def kernel_warehouse(ratio):
 
 PARC = dict(parc_blocks=(0, 3, 0, 0))
 STUDY = [
-    Question('What is changed of a ResNet of 3×3 convolutions, with an FPN', 'cue', 500, [
+    Question('Changes to a ResNet with 3×3 convolutions and an FPN', 'cue', 500, [
         Network('nothing'),
         Network('HorFPN 7×7', neck=dict(type='plugconv_mm.HorFPN', filter='7x7')),
         Network('HorFPN GF', neck=dict(type='plugconv_mm.HorFPN', filter='gf')),
@@ -71,7 +71,7 @@ STUDY = [
             arch=dict(depths=[1, 2, 1, 1], channels=[16, 32, 64, 128], expand_ratios=[4, 4, 4, 4])),
             dict(in_channels=[16, 32])),
     ]),
-    Question('Kernels of a SLaK', 'cue', 500, [
+    Question('Kernel sizes of SLaK', 'cue', 500, [
         slak('7×7', 7, small=7),
         slak('51×51, decomposed', 51),
         slak('51×51, decomposed, 1.3 times as wide, 40% sparse', 51, width_factor=1.3, channels=(20, 41), hooks=[
@@ -202,7 +202,7 @@ def table(summary):
         steps = list(part['networks'][0]['mIoU'])
         half, whole = steps[len(steps) // 2 - 1], steps[-1]
         lines += [f'**{part["question"]}** (labels `{part["labels"]}`)', '',
-                  f'| network | weights that count | mIoU after {half} iterations | after {whole} |',
+                  f'| network | non-zero weights | mIoU after {half} iterations | after {whole} |',
                   '| --- | --- | --- | --- |']
         lines += [f'| {row["network"]} | {row["nonzero"]:,} | {figure(row["mIoU"][half])} | '
                   f'{figure(row["mIoU"][whole])} |' for row in part['networks']]
