@@ -11,6 +11,9 @@ from environment.stacks import REQUIREMENTS, ROOT
 from environment.stamps import Step
 from environment.venv import Environment
 
+# What the tests and the demo need on top of a stack.
+TOOLS = tuple(REQUIREMENTS / f'{name}.txt' for name in ('analysis', 'demo', 'onnx', 'tests'))
+
 
 class Installation:
     """The steps of one environment, and what they do."""
@@ -23,13 +26,12 @@ class Installation:
         """The stack, what the tests and the demo need, and plugconv_mm."""
         torch, torchvision = (self.stack.pinned(name).replace('==', ' ') for name in ('torch', 'torchvision'))
         build, runtime = (REQUIREMENTS / f'{name}.txt' for name in ('build', 'runtime'))
-        tools = tuple(REQUIREMENTS / f'{name}.txt' for name in ('analysis', 'demo', 'onnx', 'tests'))
         return (
             Step('venv', f'virtual environment in {self.environment.venv}', 'about 10 s', (build, ), self.make_venv),
             Step('torch', f'{torch}, {torchvision}', 'about 1 min, 3 GB', (*self.stack.pins, runtime),
                  self.install_torch),
             Step('stack', 'mmengine, mmcv, mmdet, mmseg, mmpretrain, tools', 'about 1 min',
-                 (self.stack.requirements, *tools), self.install_stack),
+                 (self.stack.requirements, *TOOLS), self.install_stack),
             Step('opencv', 'OpenCV without window system', 'about 5 s', (), self.install_opencv),
             Step('package', 'plugconv_mm, and a first import of everything', 'about 30 s',
                  (str(ROOT), ROOT / 'pyproject.toml', ROOT / 'setup.py', ROOT / 'plugconv_mm' / 'version.py'),
@@ -63,8 +65,8 @@ class Installation:
         # First and apart: built in isolation, without torch in sight, it takes seconds and compiles nothing. Not from
         # pip's cache, which may hold a wheel that was compiled against another torch.
         self.environment.pip('--no-cache-dir', '--no-deps', self.stack.pinned(self.stack.mmcv))
-        self.environment.pip('--prefer-binary', '-r', str(self.stack.requirements),
-                             '-r', str(REQUIREMENTS / 'tests.txt'))
+        files = [argument for file in (self.stack.requirements, *TOOLS) for argument in ('-r', str(file))]
+        self.environment.pip('--prefer-binary', *files)
 
     def install_opencv(self) -> None:
         """Leaves the headless build of OpenCV alone in ``cv2``.
