@@ -7,16 +7,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
+from plugconv_mm.ops.mechanisms.batch_norm import norm_of_features
 
 
 class KWAttention(nn.Module):
     """Weights with which a layer mixes each cell of its kernel from those of the warehouse.
 
-    Pooled features -> linear, normalisation, ReLU, linear -> for each mixture z of n + 1 entries, scaled to
-    (1 - τ) · z / (Σ|z| + 1e-3) + τ · β, of which the last entry only takes part in the sum and is dropped. β points
-    at one cell for each mixture, each cell once while they last, and else at the dropped entry.
+    Pooled features go through a linear layer, the normalisation, ReLU and a linear layer, which gives n + 1 entries z
+    for each mixture. They become (1 - τ) · z / (Σ|z| + 1e-3) + τ · β; the last of them counts in the sum alone and is
+    dropped. β points at one cell for each mixture, at each cell once while they last, then at the dropped entry.
 
     Shapes: (N, in_channels) -> (N, num_mixtures, num_cells).
+
+    Paper: KernelWarehouse, https://arxiv.org/abs/2406.07879.
 
     Args:
         in_channels: Channels of the layer's input.
@@ -39,7 +42,8 @@ class KWAttention(nn.Module):
         self.num_own = int(cell_num_ratio * num_mixtures)
         others = num_cells - self.num_own
         self.own_start = min(start, others)
-        self.fc3 = self.basis_bias = None
+        self.fc3: nn.Linear | None = None
+        self.basis_bias: nn.Parameter | None = None
         if basis_ratio >= 1:
             self.fc2 = nn.Linear(hidden, num_mixtures * (num_cells + 1))
         else:
@@ -63,21 +67,16 @@ class KWAttention(nn.Module):
                     nn.init.zeros_(linear.bias)
 
     def forward(self, pooled: Tensor, temperature: float) -> Tensor:
+        """Mix for the pooled features of each sample, at temperature τ."""
         if autocast_dtype(pooled) is not None:
             with torch.autocast(pooled.device.type, enabled=False):
                 return self.forward(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), temperature)
-        x = self.fc1(pooled)
-        if isinstance(self.norm1, _BatchNorm) and self.norm1.training and len(x) == 1:
-            # A single sample has no statistics of its own: normalise it by the running ones.
-            norm = self.norm1
-            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0., norm.eps)
-        else:
-            x = self.norm1(x)
-        z = self.fc2(F.relu(x)).unflatten(1, (self.num_mixtures, -1))
-        if self.fc3 is not None:
-            own, others, dropped = z.split([self.num_own, self.fc3.in_features, 1], dim=2)
+        x = F.relu(norm_of_features(self.norm1, self.fc1(pooled)))
+        z = self.fc2(x).unflatten(1, (self.num_mixtures, -1))
+        if self.fc3 is not None and self.basis_bias is not None:
+            own, others, dropped = z.split([self.num_own, z.shape[2] - self.num_own - 1, 1], dim=2)
             before, after = self.fc3(others).split(
-                [self.own_start, self.fc3.out_features - self.own_start], dim=2)
+                [self.own_start, self.num_cells - self.num_own - self.own_start], dim=2)
             z = torch.cat([before, own, after, dropped], dim=2) + self.basis_bias.view(self.num_mixtures, -1)
         z = z.to(torch.promote_types(z.dtype, torch.float32))  # a sum of hundreds is no task for half precision
         z = z / (z.abs().sum(2, keepdim=True) + 1e-3)
@@ -88,8 +87,8 @@ class KWAttention(nn.Module):
 
 
 def pool(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The mean that the attention sees, in float32 under autocast.
+    """Mean of `x` over `axes`, which the attention sees; in float32 under autocast.
 
-    What samples differ in is a small part of it, of which the normalisation makes much, and half precision little.
+    Samples differ in a small part of it, which the normalisation magnifies, and which half precision would lose.
     """
     return x.mean(axes, dtype=None if autocast_dtype(x) is None else torch.promote_types(x.dtype, torch.float32))

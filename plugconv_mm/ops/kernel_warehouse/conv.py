@@ -73,7 +73,7 @@ class KWConv2d(WarehouseLayer):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'expected (N, {self.in_channels}, H, W), got {tuple(x.shape)}')
         kernels = self.kernels(pool(x, (2, 3))).permute(0, 1, 4, 2, 3)
-        if scale is not None and kernels[0, 0].numel() > x[0, 0].numel() // math.prod(self.stride):
+        if scale is not None and math.prod(kernels.shape[2:]) > x.shape[2] * x.shape[3] // math.prod(self.stride):
             # The kernels are larger than the map: scale that.
             y = self._convolve(x, kernels, self.bias)
             scale = scale.to(y.dtype)[:, None, None]
@@ -92,6 +92,8 @@ class KWConv2d(WarehouseLayer):
         if is_exporting():
             y = self._convolve_windows(x, kernels)
             return y if bias is None else y + bias[:, None, None]
+        if len(x) == 0:  # a kernel of zeros, which has gradients
+            return F.conv2d(x, kernels.sum(0), bias, *settings, self.groups)
         if x.device.type == 'cpu':
             # One convolution for each sample keeps the channels-last layout, in which they are fast there.
             x = x.contiguous(memory_format=torch.channels_last)
@@ -105,7 +107,7 @@ class KWConv2d(WarehouseLayer):
         return y if bias is None else y + bias[:, None, None]
 
     def _convolve_windows(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """The same without a bias as one product of matrices, for batches whose size is not known yet."""
+        """Convolve without a bias as one product of matrices, for batches whose size is not known yet."""
         extents = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
         margins = [0, 0] if self.padding == 'valid' else self.padding
         if self.padding == 'same':

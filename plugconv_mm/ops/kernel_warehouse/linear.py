@@ -43,11 +43,15 @@ class KWLinear(WarehouseLayer):
         self._join(warehouse, name, (out_features, in_features, 1, 1), in_features)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map the last axis of x, each sample by a weight of its own."""
         if x.dim() < 2 or x.shape[-1] != self.in_features:
             raise ValueError(f'expected (N, ..., {self.in_features}), got {tuple(x.shape)}')
         axes = tuple(range(1, x.dim() - 1))
-        weight = self.kernels(pool(x, axes) if axes else x)[:, :, 0, 0]
+        pooled = pool(x, axes) if axes else x
         batched = is_exporting()  # to ask for the number of samples would fix it
+        if not batched and x.numel() == 0:  # a weight of zeros, which has gradients
+            return F.linear(x, self.kernels(pooled[:0])[:, :, 0, 0].sum(0), self.bias)
+        weight = self.kernels(pooled)[:, :, 0, 0]
         if not batched and len(x) == 1:
             return F.linear(x, weight[0], self.bias)
         if not batched and x.device.type == 'cpu':  # where one product for each sample takes the bias along

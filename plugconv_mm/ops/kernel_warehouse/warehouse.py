@@ -33,7 +33,7 @@ class KernelWarehouse(nn.Module):
         cell_num_ratio: Parameter budget b: cells in the warehouse for each cell of the kernels. A sequence gives one
             for each group, here and below.
         cell_inplane_ratio: Input channels of a cell, as a part of the greatest common divisor of the group's.
-        cell_outplane_ratio: The same of the output channels.
+        cell_outplane_ratio: Output channels of a cell, likewise.
         sharing_range: Which parts of a name lose their numbers. With ``('layer', 'conv')``, layers
             ``stage1_layer0_conv0`` and ``stage1_layer2_conv1`` share ``stage1_layer_conv``; with ``()`` nothing is
             shared.
@@ -104,7 +104,11 @@ class KernelWarehouse(nn.Module):
         self.temperature = float(temperature)
 
     def reserve(self, name: str, shape: tuple[int, int, int, int]) -> int:
-        """Enter the kernel of a layer; returns the index of its group. The layers call this."""
+        """Enter the kernel of a layer, which calls this itself, and return the index of its group.
+
+        Raises:
+            RuntimeError: If the warehouse was allocated before.
+        """
         if len(self.weights):
             raise RuntimeError(f'the warehouse was allocated before layer {name!r} was made; make all layers first')
         parts = [next((s for s in self.sharing_range if part.startswith(s)), part) for part in name.split('_')]
@@ -160,7 +164,7 @@ class KernelWarehouse(nn.Module):
         for cells, start in zip(self.weights, starts, strict=True):
             _init_cells(cells[start:])  # ratios that do not come out even leave cells that are no layer's own
 
-    def _apply(self, fn, recurse: bool = True) -> 'KernelWarehouse':
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'KernelWarehouse':
         # Module.to(memory_format=torch.channels_last) takes all that has five axes for volumes, and fails.
         return super()._apply(lambda t: fn(t.flatten(2)).view(t.shape), recurse)
 
@@ -184,6 +188,7 @@ class WarehouseLayer(nn.Module):
 
     @property
     def warehouse(self) -> KernelWarehouse:
+        """The warehouse from which the layer draws."""
         return self._warehouse[0]
 
     def _allocate(self, cells: Tensor, start: int, cell_num_ratio: float) -> int:
@@ -212,7 +217,8 @@ class WarehouseLayer(nn.Module):
         c_out, c_in = cells.shape[1:3]
         out, inner, height, width = self.kernel_shape
         # The cells of a kernel come in the order (position, output block, input block).
-        mixed = mixed.view(alpha.shape[0], -1, out // c_out, inner // c_in, c_out, c_in).permute(0, 2, 4, 1, 3, 5)
+        mixed = mixed.view(alpha.shape[0], height * width, out // c_out, inner // c_in, c_out, c_in)
+        mixed = mixed.permute(0, 2, 4, 1, 3, 5)
         return mixed.reshape(alpha.shape[0], out, height, width, inner)
 
 
