@@ -109,6 +109,8 @@ class GlobalLocalFilter(nn.Module):
     def _filter(self, x: Tensor) -> Tensor:
         """The global filter, of x (N, C/2, H, W)."""
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        if len(x) == 0:  # which FFTs refuse
+            return self._filter_by_matrices(x.to(dtype))
         spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
         size = x.shape[2], x.shape[3] // 2 + 1, dtype
         if KernelCache.serves(self):
@@ -137,8 +139,11 @@ class GlobalLocalFilter(nn.Module):
         with nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False):
             wide = self._filter_by_matrices(wide) if is_exporting() else self._filter(wide)
         x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
-        norm = self.post_norm
-        x = F.layer_norm(x.flatten(3), norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+        x, norm = x.flatten(3), self.post_norm
+        if is_plain(norm, nn.LayerNorm):
+            x = F.layer_norm(x, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+        else:
+            x = norm(x) * scale
         return x.permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
