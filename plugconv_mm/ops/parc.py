@@ -172,6 +172,7 @@ class ParCHW2d(nn.Module):
         if channels % 2:
             raise ValueError(f'ParC-H and ParC-W share the channels half and half: got {channels}, which two does not '
                              'divide. Choose an even width.')
+        self.channels = channels
         half = channels // 2
         groups = half if depthwise else 1
         self.parc_h = ParC2d(half, 'H', meta_size, groups, bias, position_embedding, backend)
@@ -179,9 +180,8 @@ class ParCHW2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves `x` of shape (B, channels, H, W)."""
-        channels = 2 * self.parc_h.channels
-        if x.dim() != 4 or x.shape[1] != channels:
-            raise ValueError(f'expected a map of shape (B, {channels}, H, W), got {tuple(x.shape)}')
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f'expected a map of shape (B, {self.channels}, H, W), got {tuple(x.shape)}')
         first, second = x.chunk(2, dim=1)
         return torch.cat((self.parc_h(first), self.parc_w(second)), dim=1)
 
