@@ -15,6 +15,7 @@ from torch.nn.modules.utils import _pair
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
 from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, rdft_matrix
 from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
+from plugconv_mm.ops.mechanisms.plain_layer import is_plain
 from plugconv_mm.ops.mechanisms.same_padding import Size, check_same_padding
 from plugconv_mm.ops.mechanisms.token_chunks import token_chunks, token_chunks_pay
 from plugconv_mm.ops.mechanisms.tracing import is_exporting
@@ -108,6 +109,8 @@ class GlobalLocalFilter(nn.Module):
     def _filter(self, x: Tensor) -> Tensor:
         """The global filter, of x (N, C/2, H, W)."""
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        if len(x) == 0:  # which FFTs refuse
+            return self._filter_by_matrices(x.to(dtype))
         spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
         size = x.shape[2], x.shape[3] // 2 + 1, dtype
         if KernelCache.serves(self):
@@ -136,8 +139,11 @@ class GlobalLocalFilter(nn.Module):
         with nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False):
             wide = self._filter_by_matrices(wide) if is_exporting() else self._filter(wide)
         x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
-        norm = self.post_norm
-        x = F.layer_norm(x.flatten(3), norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+        x, norm = x.flatten(3), self.post_norm
+        if is_plain(norm, nn.LayerNorm):
+            x = F.layer_norm(x, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+        else:
+            x = norm(x) * scale
         return x.permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
@@ -229,16 +235,18 @@ class GnConv2d(nn.Module):
         self.proj_out = self.conv_layer(out_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (N, in_channels, H, W)."""
         _check_map(x, self.in_channels, 'GnConv2d')
-        # p and q come from two convolutions: of a slice of one output the filter would need a copy.
         narrow = self.widths[0]
-        q = F.conv2d(x, self.proj_in.weight[narrow:], self.proj_in.bias[narrow:])
-        if isinstance(self.dwconv, GlobalLocalFilter):
-            q = self.dwconv(q, self.scale)
-        else:
-            # The scale goes into the kernel, which is smaller than the map.
-            q = F.conv2d(q, self.dwconv.weight * self.scale, self.dwconv.bias * self.scale, padding=3,
-                         groups=q.shape[1])
+        if not all(is_plain(conv, nn.Conv2d) for conv in (self.proj_in, *self.pws, self.proj_out)):
+            p, q = self.proj_in(x).tensor_split((narrow, ), dim=1)
+            first, *others = self._filter(q).split(self.widths, dim=1)
+            g = p * first
+            for pw, gate in zip(self.pws, others, strict=True):
+                g = pw(g) * gate
+            return self.proj_out(g)
+        # p and q come from two convolutions: of a slice of one output the filter would need a copy.
+        q = self._filter(F.conv2d(x, self.proj_in.weight[narrow:], self.proj_in.bias[narrow:]))
         if not token_chunks_pay(x):
             return self._recurse(x, q, F.conv2d)
         y = torch.empty((len(x), self.out_channels, *x.shape[2:]), dtype=q.dtype, memory_format=torch.channels_last)
@@ -246,8 +254,18 @@ class GnConv2d(nn.Module):
             y_part.copy_(self._recurse(x_part, q_part, _pointwise))
         return y
 
+    def _filter(self, q: Tensor) -> Tensor:
+        """Apply the large filter and the scale."""
+        if is_plain(self.dwconv, GlobalLocalFilter):
+            return self.dwconv(q, self.scale)
+        if is_plain(self.dwconv, nn.Conv2d):
+            # The scale goes into the kernel, which is smaller than the map.
+            return F.conv2d(q, self.dwconv.weight * self.scale, self.dwconv.bias * self.scale, padding=3,
+                            groups=q.shape[1])
+        return self.dwconv(q) * self.scale
+
     def _recurse(self, x: Tensor, q: Tensor, conv: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
-        """All that follows the filter; channels are the second axis."""
+        """Compute all that follows the filter; channels are the second axis."""
         first, *others = q.split(self.widths, dim=1)
         g = conv(x, self.proj_in.weight[:self.widths[0]], self.proj_in.bias[:self.widths[0]]) * first
         for pw, gate in zip(self.pws, others, strict=True):

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from plugconv_mm.checkpoint import read_checkpoint
-from plugconv_mm.ops.sparsity import mask_statistics, unpack_mask
+from plugconv_mm.ops.sparse_masks import mask_statistics, unpack_mask
 from plugconv_mm.visualization.curves import read_scalars
 from plugconv_mm.visualization.grids import save_figure
 

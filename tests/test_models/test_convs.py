@@ -65,6 +65,20 @@ def test_in_a_conv_module(name, norm_cfg, act_cfg):
         torch.testing.assert_close(twin(x), module(x), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('norm_cfg', [None, dict(type='BN')])
+@pytest.mark.parametrize('name', CONVS)
+def test_no_samples(name, norm_cfg, training):
+    module = ConvModule(8, 8, 3, padding=1, groups=CONVS[name][1], conv_cfg=conv_cfg(name), norm_cfg=norm_cfg)
+    x = torch.rand(0, 8, 9, 7, requires_grad=True)
+    y = module.train(training)(x)
+    assert y.shape == x.shape
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    for key, parameter in module.named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any(), key
+
+
 def biases(module):
     return [key for key, _ in module.named_parameters() if key.endswith('bias')]
 
@@ -258,6 +272,17 @@ def test_in_a_head(build, head, name):
     for layer in module.cls_convs:
         x = layer(x)
     assert 0.01 < x.std() < 100
+
+
+@pytest.mark.parametrize('name', ['GnConv2d', 'GnConv2d-gf', 'ParC2d', 'ParCHW2d', 'KWConv2d'])
+def test_a_box_head_without_proposals(build, name):
+    head = build(dict(type='Shared4Conv1FCBBoxHead', num_classes=3, in_channels=16, conv_out_channels=16,
+                      fc_out_channels=8, roi_feat_size=7, conv_cfg=conv_cfg(name)))
+    head.init_weights()
+    scores, boxes = head(torch.rand(0, 16, 7, 7))
+    assert scores.shape == (0, 4) and boxes.shape == (0, 12)
+    (scores.sum() + boxes.sum()).backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in head.parameters())
 
 
 def resnet(**arguments):

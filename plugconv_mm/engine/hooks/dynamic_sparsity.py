@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from plugconv_mm.ops import DecomposedLargeKernelConv2d
-from plugconv_mm.ops.sparsity import (
+from plugconv_mm.ops.sparse_masks import (
     cosine_prune_rate,
     drop_and_grow,
     erk_counts,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
-from plugconv_mm.ops import DecomposedLargeKernelConv2d, LayerNorm2d
+from plugconv_mm.ops import DecomposedLargeKernelConv2d
 from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
@@ -24,7 +24,7 @@ class Block(ResidualBlock):
         super().__init__(drop_path, with_cp)
         self.large_kernel = DecomposedLargeKernelConv2d(
             channels, kernel_size, small_kernel, norm_layer=lambda c: build_norm_layer(norm_cfg, c)[1])
-        self.norm = LayerNorm2d(channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from plugconv_mm.ops.sparsity import (
+from plugconv_mm.ops.sparse_masks import (
     cosine_prune_rate,
     drop_and_grow,
     erk_counts,
