@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
+from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
+from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops import GnConv2d, LayerNorm2d
 from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
-class Block(ResidualBlock):
-    """x + gamma1 gnConv(LN(x)), then x + gamma2 MLP(LN(x))."""
+class HorNetBlock(ResidualBlock):
+    """Two residual branches: x + gamma1 · gnConv(LN(x)), then x + gamma2 · MLP(LN(x))."""
 
     def __init__(self, channels: int, order: int, filter: str, filter_size: tuple[int, int], scale: float,
                  layer_scale_init: float, drop_path: float, with_cp: bool) -> None:
@@ -88,9 +89,9 @@ class HorNet(ConvNeXtBackbone):
         arch = look_up_arch(arch, self.arch_settings)
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
 
-        def block(stage: int, _: int, drop_path: float) -> Block:
-            return Block(arch['channels'][stage], arch['orders'][stage], arch['filters'][stage],
-                         arch['filter_sizes'][stage], scale, layer_scale_init, drop_path, with_cp)
+        def block(stage: int, _: int, drop_path: float) -> HorNetBlock:
+            return HorNetBlock(arch['channels'][stage], arch['orders'][stage], arch['filters'][stage],
+                               arch['filter_sizes'][stage], scale, layer_scale_init, drop_path, with_cp)
 
         self._add_stages(in_channels, arch['channels'], arch['depths'], drop_path_rate, block)
         self._freeze_stages()

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
+from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.kw_base import KWBackbone
+from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
 from plugconv_mm.ops.kernel_warehouse import pool
 from plugconv_mm.ops.mechanisms.tracing import is_exporting
@@ -19,7 +20,7 @@ from plugconv_mm.registry import MODELS
 
 
 def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
-    """The layer over the channels of a map (N, C, H, W) that is channels-last in memory, as is the result."""
+    """Apply the layer to the channels of a map (N, C, H, W) that is channels-last in memory, as is the result."""
     if is_exporting():
         return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     weights = layer.kernels(pool(x, (2, 3)))[:, :, 0, 0]
@@ -27,8 +28,8 @@ def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
     return torch.cat([F.linear(sample, weight, layer.bias) for sample, weight in samples]).permute(0, 3, 1, 2)
 
 
-class Block(ResidualBlock):
-    """x + gamma · MLP(LN(7×7 depthwise(x)))."""
+class KWConvNeXtBlock(ResidualBlock):
+    """A ConvNeXt block of dynamic layers: x + gamma · MLP(LN(7×7 depthwise(x)))."""
 
     def __init__(self, channels: int, name: str, warehouse: KernelWarehouse, layer_scale_init: float, drop_path: float,
                  with_cp: bool) -> None:
@@ -110,9 +111,9 @@ class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
                                     nonlocal_basis_ratio, reduction, norm_layer=nn.LayerNorm)
         super().__init__(warehouse, out_indices, frozen_stages, norm_eval, init_cfg)
 
-        def block(stage: int, number: int, drop_path: float) -> Block:
-            return Block(channels[stage], f'stage{stage}_layer{number}', warehouse, layer_scale_init, drop_path,
-                         with_cp)
+        def block(stage: int, number: int, drop_path: float) -> KWConvNeXtBlock:
+            return KWConvNeXtBlock(channels[stage], f'stage{stage}_layer{number}', warehouse, layer_scale_init,
+                                   drop_path, with_cp)
 
         self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block)
         warehouse.allocate(self)

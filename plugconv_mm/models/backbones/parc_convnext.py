@@ -8,18 +8,16 @@ convolution; everything else is a ConvNeXt.
 """
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
-from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
+from plugconv_mm.models.backbones.arch import look_up_arch
+from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone, ConvNeXtBlock
 from plugconv_mm.ops import ParCHW2d
-from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
-class Block(ResidualBlock):
-    """x + gamma MLP(LN(dwconv(x))), with a 7x7 or, where ``meta_size`` is given, a ParC as ``dwconv``."""
+class ParCConvNeXtBlock(ConvNeXtBlock):
+    """A ConvNeXt block whose ``dwconv`` is a 7x7 or, where ``meta_size`` is given, a ParC."""
 
     def __init__(self, channels: int, meta_size: int | None, parc_backend: str, layer_scale_init: float,
                  drop_path: float, with_cp: bool) -> None:
@@ -28,13 +26,10 @@ class Block(ResidualBlock):
             self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         else:
             self.dwconv = ParCHW2d(channels, meta_size, backend=parc_backend)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.pwconv2 = nn.Linear(4 * channels, channels)
-        self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))
+        self._add_mlp(channels, layer_scale_init)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return residual_mlp(x, self.dwconv(x), self.norm, self.pwconv1, self.pwconv2, self.gamma, self.drop_path)
+        return self._mlp(x, self.dwconv(x))
 
 
 @MODELS.register_module()
@@ -93,10 +88,10 @@ class ParCConvNeXt(ConvNeXtBackbone):
                              f'blocks; got {tuple(parc_blocks)}')
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
 
-        def block(stage: int, number: int, drop_path: float) -> Block:
+        def block(stage: int, number: int, drop_path: float) -> ParCConvNeXtBlock:
             is_parc = number >= depths[stage] - parc_blocks[stage]
-            return Block(channels[stage], self.meta_sizes[stage] if is_parc else None, parc_backend, layer_scale_init,
-                         drop_path, with_cp)
+            return ParCConvNeXtBlock(channels[stage], self.meta_sizes[stage] if is_parc else None, parc_backend,
+                                     layer_scale_init, drop_path, with_cp)
 
         self._add_stages(in_channels, channels, depths, drop_path_rate, block)
         self._freeze_stages()

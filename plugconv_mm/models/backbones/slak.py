@@ -5,33 +5,27 @@ https://arxiv.org/abs/2207.03620.
 """
 from collections.abc import Sequence
 
-import torch
 from mmcv.cnn import build_norm_layer
-from torch import Tensor, nn
+from torch import Tensor
 
-from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
-from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
-from plugconv_mm.ops import DecomposedLargeKernelConv2d, LayerNorm2d
-from plugconv_mm.ops.mlp import residual_mlp
+from plugconv_mm.models.backbones.arch import look_up_arch
+from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone, ConvNeXtBlock
+from plugconv_mm.ops import DecomposedLargeKernelConv2d
 from plugconv_mm.registry import MODELS
 
 
-class Block(ResidualBlock):
-    """x + gamma · MLP(LN(large kernel(x)))."""
+class SLaKBlock(ConvNeXtBlock):
+    """A ConvNeXt block with a decomposed large kernel: x + gamma · MLP(LN(large kernel(x)))."""
 
     def __init__(self, channels: int, kernel_size: int, small_kernel: int, norm_cfg: dict, layer_scale_init: float,
                  drop_path: float, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         self.large_kernel = DecomposedLargeKernelConv2d(
             channels, kernel_size, small_kernel, norm_layer=lambda c: build_norm_layer(norm_cfg, c)[1])
-        self.norm = LayerNorm2d(channels)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.pwconv2 = nn.Linear(4 * channels, channels)
-        self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))
+        self._add_mlp(channels, layer_scale_init)
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.large_kernel(x)
-        return residual_mlp(x, y, self.norm, self.pwconv1, self.pwconv2, self.gamma, self.drop_path)
+        return self._mlp(x, self.large_kernel(x))
 
 
 @MODELS.register_module()
@@ -105,8 +99,9 @@ class SLaK(ConvNeXtBackbone):
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
 
-        def block(stage: int, _: int, drop_path: float) -> Block:
-            return Block(channels[stage], sizes[stage], small_kernel, norm_cfg, layer_scale_init, drop_path, with_cp)
+        def block(stage: int, _: int, drop_path: float) -> SLaKBlock:
+            return SLaKBlock(channels[stage], sizes[stage], small_kernel, norm_cfg, layer_scale_init, drop_path,
+                             with_cp)
 
         self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block)
         if deploy:
