@@ -27,27 +27,27 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
     - 4 and above: expansions and projections have a warehouse each.
 
     Args:
-        widen_factor (float): factor on the widths; 1.0 and 0.5 are published.
-        in_channels (int): channels of the image.
-        cell_num_ratio (float | Sequence[float]): parameter budget b; a sequence gives one for each warehouse, here and
+        widen_factor: Factor on the widths; 1.0 and 0.5 are published.
+        in_channels: Channels of the image.
+        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and
             in the next two.
-        cell_inplane_ratio (float | Sequence[float], optional): input channels of a cell relative to the greatest common
+        cell_inplane_ratio: Input channels of a cell relative to the greatest common
             divisor.
-        cell_outplane_ratio (float | Sequence[float], optional): output channels of a cell likewise.
-        sharing_range (Sequence[str], optional): what loses its number in ``stage{s}_layer{l}_pwconv{k}`` and
+        cell_outplane_ratio: Output channels of a cell likewise.
+        sharing_range: What loses its number in ``stage{s}_layer{l}_pwconv{k}`` and
             ``stage{s}_layer{l}_dwconv{k}``, the names from which sharing follows.
-        nonlocal_basis_ratio (float): below 1, size of the basis for the cells of other layers.
-        reduction (float, optional): width of the attentions' hidden layer relative to the input channels, at least 16.
-        dynamic_pointwise (Sequence[int], optional): stages, of 1 to 6, whose pointwise convolutions are dynamic; the
+        nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
+        reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
+        dynamic_pointwise: Stages, of 1 to 6, whose pointwise convolutions are dynamic; the
             last convolution always is.
-        out_indices (Sequence[int]): outputs to return, at strides 4, 8, 16, 32 with 24, 32, 96, 1280 channels.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and all up to output i - 1. Cells that a stage
+        out_indices: Outputs to return, at strides 4, 8, 16, 32 with 24, 32, 96, 1280 channels.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and all up to output i - 1. Cells that a stage
             that trains draws from go on training.
-        norm_cfg (dict, optional): normalisation; BN by default.
-        norm_eval (bool): keep batch norms in eval mode while training. Training from scratch needs False.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        init_cfg (dict | list[dict], optional): how to initialise the weights; from scratch by default.
+        norm_cfg: Normalisation; BN by default.
+        norm_eval: Keep batch norms in eval mode while training. Training from scratch needs False.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        with_cp: Recompute each block in the backward pass to save memory.
+        init_cfg: How to initialise the weights; from scratch by default.
 
     Raises:
         ValueError: Indices or stages that do not exist, or ratios that do not fit the warehouses.

@@ -56,24 +56,24 @@ class KWResNet(KWBackbone, ResNetBackbone):
     `nonlocal_basis_ratio` of 1/16), 1, 4.
 
     Args:
-        depth (int): 18, 34, 50 or 101.
-        in_channels (int): channels of the image.
-        cell_num_ratio (float | Sequence[float]): parameter budget b; a sequence gives one for each warehouse, here and
+        depth: 18, 34, 50 or 101.
+        in_channels: Channels of the image.
+        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and
             in the next two.
-        cell_inplane_ratio (float | Sequence[float]): input channels of a cell relative to the greatest common divisor.
-        cell_outplane_ratio (float | Sequence[float]): output channels of a cell likewise.
-        sharing_range (Sequence[str]): what loses its number in ``stage{s}_layer{l}_conv{k}``, the names from which
+        cell_inplane_ratio: Input channels of a cell relative to the greatest common divisor.
+        cell_outplane_ratio: Output channels of a cell likewise.
+        sharing_range: What loses its number in ``stage{s}_layer{l}_conv{k}``, the names from which
             sharing follows.
-        nonlocal_basis_ratio (float): below 1, size of the basis for the cells of other layers.
-        reduction (float): width of the attentions' hidden layer relative to the input channels, at least 16.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
+        nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
+        reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
+        out_indices: Stages to return, at strides 4, 8, 16, 32.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
             that trains draws from go on training.
-        norm_cfg (dict, optional): normalisation; BN by default.
-        norm_eval (bool): keep batch norms in eval mode while training. Training from scratch needs False.
-        drop_path_rate (float): stochastic depth of every block.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        init_cfg (dict | list[dict], optional): how to initialise the weights; from scratch by default.
+        norm_cfg: Normalisation; BN by default.
+        norm_eval: Keep batch norms in eval mode while training. Training from scratch needs False.
+        drop_path_rate: Stochastic depth of every block.
+        with_cp: Recompute each block in the backward pass to save memory.
+        init_cfg: How to initialise the weights; from scratch by default.
 
     Raises:
         ValueError: An unknown depth, indices that do not exist, or ratios whose cells do not tile the kernels.

@@ -37,24 +37,24 @@ class ParCConvNeXt(ConvNeXtBackbone):
     """ConvNeXt with ParC in the last blocks of its stages.
 
     Args:
-        arch (str | dict): ``'xt'``, ``'tiny'``, or a dict with the keys ``channels`` and ``depths``, per stage.
-        parc_blocks (Sequence[int]): how many of the last blocks of each stage are ParC. All zeros make a plain
+        arch: ``'xt'``, ``'tiny'``, or a dict with the keys ``channels`` and ``depths``, per stage.
+        parc_blocks: How many of the last blocks of each stage are ParC. All zeros make a plain
             ConvNeXt.
-        parc_backend (str): backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
-        in_channels (int): channels of the image.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
-        layer_scale_init (float): initial value of gamma.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval (bool): keep batch norms in eval mode while training; ParC-ConvNeXt itself has none.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
+        in_channels: Channels of the image.
+        out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
+        layer_scale_init: Initial value of gamma.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_eval: Keep batch norms in eval mode while training; ParC-ConvNeXt itself has none.
+        with_cp: Recompute each block in the backward pass to save memory.
+        init_cfg: How to initialise the weights.
 
     Shapes:
         (N, in_channels, H, W), sides of at least 32, -> tuple of (N, channels[i], H // 2^(i + 2), W // 2^(i + 2)).
 
     Raises:
-        ValueError: an unknown arch, or ``parc_blocks`` of a wrong length or beyond a stage's depth.
+        ValueError: An unknown arch, or ``parc_blocks`` of a wrong length or beyond a stage's depth.
 
     Example:
         >>> import torch

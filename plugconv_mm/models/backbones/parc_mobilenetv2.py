@@ -49,20 +49,20 @@ class ParCMobileNetV2(MobileNetV2Backbone):
     Stages end where the resolution changes: groups 1 and 2; group 3; groups 4 and 5; groups 6 and 7 with the last 1x1.
 
     Args:
-        widen_factor (float): factor on the widths 16, 24, 32, 64, 96, 160, 320 of the groups, and on the 1280
+        widen_factor: Factor on the widths 16, 24, 32, 64, 96, 160, 320 of the groups, and on the 1280
             channels of the last 1x1 where it is above 1; rounded to multiples of 8.
-        parc_blocks (Sequence[int]): how many of the last blocks of each of the seven groups are ParC. The first block
+        parc_blocks: How many of the last blocks of each of the seven groups are ParC. The first block
             of a group changes width or resolution and keeps its 3x3. Only a group's first ParC has position
             embeddings.
-        parc_backend (str): backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
-        in_channels (int): channels of the image.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32; 24, 32, 96, 1280 channels.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval (bool): keep batch norms in eval mode while training.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        norm_cfg (dict, optional): the norm after each convolution, batch norm by default.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
+        in_channels: Channels of the image.
+        out_indices: Stages to return, at strides 4, 8, 16, 32; 24, 32, 96, 1280 channels.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_eval: Keep batch norms in eval mode while training.
+        with_cp: Recompute each block in the backward pass to save memory.
+        norm_cfg: The norm after each convolution, batch norm by default.
+        init_cfg: How to initialise the weights.
 
     Shapes:
         (N, in_channels, H, W) -> tuple of (N, channels, ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).

@@ -152,23 +152,23 @@ class ParCNet(Backbone):
     Images of any size and aspect ratio work: kernels and embeddings are stretched along H and W on their own.
 
     Args:
-        arch (str | dict): ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and
+        arch: ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and
             ``mixer_channels`` of the MetaFormer blocks in each of the last three stages.
-        parc_backend (str): backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
-        in_channels (int): channels of the image.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32; 64, 96, 128, 160 channels.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval (bool): keep batch norms in eval mode while training.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        norm_cfg (dict, optional): the norms, batch norm by default.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
+        in_channels: Channels of the image.
+        out_indices: Stages to return, at strides 4, 8, 16, 32; 64, 96, 128, 160 channels.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_eval: Keep batch norms in eval mode while training.
+        with_cp: Recompute each block in the backward pass to save memory.
+        norm_cfg: The norms, batch norm by default.
+        init_cfg: How to initialise the weights.
 
     Shapes:
         (N, in_channels, H, W) -> tuple of (N, channels, ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).
 
     Raises:
-        ValueError: an unknown arch, or inner widths that two does not divide or below 16.
+        ValueError: An unknown arch, or inner widths that two does not divide or below 16.
 
     Example:
         >>> import torch

@@ -72,21 +72,21 @@ class TransCNN(Backbone):
     it, see :class:`plugconv_mm.ops.HMHSA`.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'``, ``'medium'``, ``'large'``, or a dict with the keys ``depths``
+        arch: ``'tiny'``, ``'small'``, ``'medium'``, ``'large'``, or a dict with the keys ``depths``
             (blocks per stage), ``channels`` (per stage) and ``expand_ratios`` (of the inverted residuals, per stage).
-        head_width (int): channels of one attention head.
-        kernel_sizes (Sequence[int]): depthwise kernel of the inverted residuals, per stage.
-        grid_sizes (Sequence[int]): side of the attention windows, per stage; 1 for attention over the whole map.
-        pool_ratios (Sequence[int]): pooling in front of the keys and values of the global attention, per stage.
-        in_channels (int): channels of the image.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages with the downsampling
+        head_width: Channels of one attention head.
+        kernel_sizes: Depthwise kernel of the inverted residuals, per stage.
+        grid_sizes: Side of the attention windows, per stage; 1 for attention over the whole map.
+        pool_ratios: Pooling in front of the keys and values of the global attention, per stage.
+        in_channels: Channels of the image.
+        out_indices: Stages to return, at strides 4, 8, 16, 32.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages with the downsampling
             in front of them.
-        norm_eval (bool): keep batch norms in eval mode while training.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        norm_cfg (dict): the norm after each convolution and in the attention.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        norm_eval: Keep batch norms in eval mode while training.
+        with_cp: Recompute each block in the backward pass to save memory.
+        norm_cfg: The norm after each convolution and in the attention.
+        init_cfg: How to initialise the weights.
 
     Shapes:
         (N, in_channels, H, W) -> tuple of (N, channels[i], ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).
