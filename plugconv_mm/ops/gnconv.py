@@ -10,13 +10,11 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
 from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, rdft_matrix
 from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
 from plugconv_mm.ops.mechanisms.plain_layer import is_plain
-from plugconv_mm.ops.mechanisms.same_padding import Size, check_same_padding
 from plugconv_mm.ops.mechanisms.token_chunks import token_chunks, token_chunks_pay
 from plugconv_mm.ops.mechanisms.tracing import is_exporting
 
@@ -157,9 +155,7 @@ class GnConv2d(nn.Module):
     q goes through one large filter; then g = p * q_0 and, for i = 1..n-1, g = W_i(g) * q_i with W_i a 1x1
     convolution; a last 1x1 convolution gives the output.
 
-    It keeps the size of the map, so it stands in for any convolution of stride 1 that does. The arguments from
-    ``kernel_size`` to ``groups`` are those of ``nn.Conv2d``; they are there so that builders of convolutions
-    (``conv_cfg`` of mmcv's ConvModule) can make one, and are checked, but the filter alone sets the extent.
+    It keeps the size of the map, so it stands in for any convolution of stride 1 that does.
 
     Paper: https://arxiv.org/abs/2207.14284. Cost per position: C_in 2C + about 2/3 C^2 + C^2 multiplications in the
     1x1 convolutions (C^2 / 2 instead of 2/3 C^2 for n = 2), and 49 (2C - d_0) in the 7x7 filter.
@@ -168,11 +164,6 @@ class GnConv2d(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels C of the output and of the recursion, by default those of the input. 2^(order-1)
             must divide them, 2^order with 'gf'.
-        kernel_size: Taken and not used: the filter is 7x7 or global.
-        stride: Nothing but 1.
-        padding: The padding that keeps the map's size at ``kernel_size``; None and 'same' stand for it.
-        dilation: Only used to check ``padding``.
-        groups: Nothing but 1.
         bias: Whether the output projection has a bias.
         order: n, 2 or more in practice; 2, 3, 4, 5 in the stages of HorNet.
         filter: '7x7', a depthwise convolution, or 'gf', the :class:`GlobalLocalFilter`.
@@ -183,9 +174,8 @@ class GnConv2d(nn.Module):
         (N, in_channels, H, W) -> (N, out_channels, H, W), any H and W.
 
     Raises:
-        ValueError: For widths that 2^(order-1) does not divide, an unknown filter, arguments with which a convolution
-            would change the map's size; in forward, for integer or complex input and for another number of channels
-            or dimensions.
+        ValueError: For widths that 2^(order-1) does not divide, or an unknown filter; in forward, for integer or
+            complex input and for another number of channels or dimensions.
 
     Example:
         >>> import torch
@@ -195,14 +185,9 @@ class GnConv2d(nn.Module):
         >>> GnConv2d(48, 32, filter='gf', filter_size=(14, 8))(torch.rand(2, 48, 13, 7)).shape
         torch.Size([2, 32, 13, 7])
     """
-    transposed = False
-    output_padding = (0, 0)
-    conv_layer: type[nn.Conv2d] = nn.Conv2d  # of all but the filter of 'gf'
 
-    def __init__(self, in_channels: int, out_channels: int | None = None, kernel_size: Size = 7, stride: Size = 1,
-                 padding: Size | str | None = None, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
-                 order: int = 2, filter: str = '7x7', filter_size: tuple[int, int] = (14, 8),
-                 scale: float = 1.0) -> None:
+    def __init__(self, in_channels: int, out_channels: int | None = None, *, bias: bool = True, order: int = 2,
+                 filter: str = '7x7', filter_size: tuple[int, int] = (14, 8), scale: float = 1.0) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
         if order < 1:
@@ -217,22 +202,17 @@ class GnConv2d(nn.Module):
             raise ValueError(f"filter='gf' halves the {2 * out_channels - out_channels // 2**(order - 1)} channels "
                              f'that a gnConv of order {order} with {out_channels} channels filters, and cannot: pass '
                              f"a multiple of {2**order} channels, a lower order, or filter='7x7'")
-        kernel, padding = check_same_padding('GnConv2d', kernel_size, stride, padding, dilation)
-        if groups != 1:
-            raise ValueError(f'GnConv2d mixes all channels: it replaces convolutions with groups 1 only, got {groups}')
         self.in_channels, self.out_channels, self.order, self.scale = in_channels, out_channels, order, scale
-        self.kernel_size, self.padding, self.dilation = kernel, padding, _pair(dilation)
-        self.stride, self.groups = (1, 1), 1
         self.widths = [out_channels // 2**i for i in reversed(range(order))]
         inner = sum(self.widths)
-        self.proj_in = self.conv_layer(in_channels, 2 * out_channels, 1)
+        self.proj_in = nn.Conv2d(in_channels, 2 * out_channels, 1)
         if filter == '7x7':
-            self.dwconv = self.conv_layer(inner, inner, 7, padding=3, groups=inner)
+            self.dwconv = nn.Conv2d(inner, inner, 7, padding=3, groups=inner)
         else:
             self.dwconv = GlobalLocalFilter(inner, *filter_size)
         self.pws = nn.ModuleList(
-            self.conv_layer(small, large, 1) for small, large in zip(self.widths[:-1], self.widths[1:], strict=True))
-        self.proj_out = self.conv_layer(out_channels, out_channels, 1, bias=bias)
+            nn.Conv2d(small, large, 1) for small, large in zip(self.widths[:-1], self.widths[1:], strict=True))
+        self.proj_out = nn.Conv2d(out_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (N, in_channels, H, W)."""

@@ -210,9 +210,6 @@ def test_copies_and_pickles(filter):
     (dict(in_channels=8, order=0), 'order of a gnConv is 1 or more, got 0'),
     (dict(in_channels=8, filter='9x9'), "unknown filter '9x9': choose one of '7x7', 'gf'"),
     (dict(in_channels=8, filter='gf', filter_size=(0, 4)), 'got h=0, w=4'),
-    (dict(in_channels=8, stride=2), 'stride 1'),
-    (dict(in_channels=8, groups=8), 'groups 1'),
-    (dict(in_channels=8, kernel_size=3, padding=0), '"same" padding'),
     (dict(in_channels=4, order=3, filter='gf'), 'halves the 7 channels.*a multiple of 8 channels'),
 ])
 def test_wrong_arguments(arguments, message):
@@ -231,15 +228,6 @@ def test_wrong_arguments(arguments, message):
 def test_wrong_input(make, x, message):
     with pytest.raises(ValueError, match=message):
         make()(x)
-
-
-def test_it_serves_as_a_convolution_of_mmcv():
-    ConvModule = pytest.importorskip('mmcv.cnn').ConvModule
-    module = ConvModule(8, 16, 3, padding=1, conv_cfg=dict(type=GnConv2d, order=3), norm_cfg=dict(type='BN'))
-    assert isinstance(module.conv, GnConv2d) and module.conv.proj_out.bias is None
-    assert module(torch.randn(2, 8, 9, 7)).shape == (2, 16, 9, 7)
-    with pytest.raises(ValueError, match='stride 1'):
-        ConvModule(8, 16, 3, stride=2, padding=1, conv_cfg=dict(type=GnConv2d))
 
 
 def test_weights_of_another_size_are_stretched():

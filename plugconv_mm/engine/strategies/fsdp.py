@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.nn.utils import clip_grad_norm_
 
-from plugconv_mm.models.backbones.base import ResidualBlock
+from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.registry import STRATEGIES
 
 
