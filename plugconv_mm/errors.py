@@ -13,6 +13,14 @@ class ConfigError(UserError, RuntimeError):
     """A config, or an option that changes it, that cannot be used."""
 
 
+class ConfigValueError(ConfigError, ValueError):
+    """A setting of a config, or an argument, whose value cannot be used."""
+
+
+class UnsupportedConfigError(ConfigError, NotImplementedError):
+    """A config that asks for what is not implemented here, such as a kind of head or a combination of settings."""
+
+
 class DataError(UserError, RuntimeError):
     """A data set, folder or image that is missing, incomplete or not what the config expects."""
 

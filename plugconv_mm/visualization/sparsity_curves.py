@@ -1,25 +1,31 @@
-"""Density and masks of a sparse training over time."""
+"""Density and changes of the masks in a sparse training, against iterations."""
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from plugconv_mm.checkpoint import read_checkpoint
+from plugconv_mm.errors import CheckpointError, DataError
 from plugconv_mm.ops.sparse_masks import mask_statistics, unpack_mask
 from plugconv_mm.visualization.curves import read_scalars
 from plugconv_mm.visualization.grids import save_figure
 
 _FIGURES = ('density', 'first_mask_overlap', 'turnover')
 
+Curves = dict[str, list[tuple[int, float]]]
 
-def _from_checkpoints(paths):
+
+def _from_checkpoints(paths: Iterable[str | os.PathLike]) -> Curves:
+    """Compute the figures of the masks in checkpoints."""
     masks, first = {}, {}
     for path in paths:
         checkpoint = read_checkpoint(path)
         state = checkpoint.get('dynamic_sparsity')
         if state is None:
-            raise ValueError(f'{path} has no masks: it is not of a training with DynamicSparsityHook')
+            raise CheckpointError(f'{path} has no masks: it is not of a training with DynamicSparsityHook')
         for packed, target in ((state['masks'], masks), (state['first_masks'], first)):
             target[checkpoint['meta']['iter']] = {name: unpack_mask(bits, checkpoint['state_dict'][name].shape)
                                                   for name, bits in packed.items()}
@@ -32,35 +38,36 @@ def _from_checkpoints(paths):
     return curves
 
 
-def read_sparsity(source):
+def read_sparsity(source: str | Path | Sequence[str | Path]) -> dict[str, Curves]:
     """Read the figures that ``DynamicSparsityHook`` logs, or compute them from the masks in checkpoints.
 
     Args:
-        source (str | Path | Sequence[str | Path]): A work dir, whose log is read, or checkpoints of one training.
+        source: A work dir, whose log is read, or checkpoints of one training.
 
     Returns:
-        dict[str, dict[str, list[tuple[int, float]]]]: For 'density', 'first_mask_overlap' and 'turnover' (from
-        checkpoints: since the one before), (iteration, value) in order for each group of layers and for 'all'.
+        For 'density', 'first_mask_overlap' and 'turnover' (with checkpoints, the turnover between two of them), pairs
+        (iteration, value) in order for each group of layers and for 'all'.
 
     Raises:
         FileNotFoundError: There is no log, or no such checkpoint.
-        ValueError: The log or a checkpoint is not of a training with ``DynamicSparsityHook``.
+        CheckpointError: A checkpoint is not of a training with ``DynamicSparsityHook``.
+        DataError: The log is not of such a training.
     """
     from_files = isinstance(source, Sequence) and not isinstance(source, str)
     curves = _from_checkpoints(source) if from_files else read_scalars(source)
     figures = {figure: {name.removeprefix(f'{figure}/'): points for name, points in curves.items()
                         if name.startswith(f'{figure}/')} for figure in _FIGURES}
     if not figures['density']:
-        raise ValueError(f'the log in {source} tells of no sparse training: was DynamicSparsityHook in the config?')
+        raise DataError(f'the log in {source} tells of no sparse training: was DynamicSparsityHook in the config?')
     return figures
 
 
-def plot_sparsity(path, source):
+def plot_sparsity(path: str | os.PathLike, source: str | Path | Sequence[str | Path]) -> None:
     """Plot density, overlap with the first mask, and turnover of each group of layers against iterations.
 
     Args:
-        path (str | Path): A .png file.
-        source (str | Path | Sequence[str | Path]): As for :func:`read_sparsity`.
+        path: A .png file.
+        source: A work dir or checkpoints, as for :func:`read_sparsity`.
     """
     figures = read_sparsity(source)
     groups = sorted(figures['density'], key=lambda group: (group != 'all', group))
