@@ -43,3 +43,11 @@ class NonFiniteError(UserError, RuntimeError):
 
 class MissingPackageError(UserError, ImportError):
     """A package that is missing, or that is installed and cannot be imported."""
+
+
+class OutputError(UserError, OSError, ValueError):
+    """A file or folder that cannot be written."""
+
+
+class OutputFolderNotFoundError(OutputError, FileNotFoundError):
+    """A folder to write into that is not there."""

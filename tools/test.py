@@ -7,6 +7,7 @@ import mmengine
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
+from plugconv_mm.checkpoint.state_dict import split_entry
 from plugconv_mm.errors import ConfigError
 from plugconv_mm.runtime.launch import (
     build_runner,
@@ -85,7 +86,7 @@ def set_tta(cfg, scope):
 def merge(cfg, args):
     """Put the options that only testing has into the config."""
     scope = cfg.get('default_scope')
-    if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
+    if '://' not in args.checkpoint and not Path(split_entry(args.checkpoint)[0]).is_file():
         raise ConfigError(f'there is no checkpoint {args.checkpoint}')
     cfg.load_from = args.checkpoint
     cfg.resume = False

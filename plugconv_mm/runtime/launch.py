@@ -26,9 +26,10 @@ from mmengine.registry import FUNCTIONS, MODELS, OPTIMIZERS, RUNNERS, Registry
 from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
+from plugconv_mm.checkpoint.state_dict import split_entry
 from plugconv_mm.datasets import check_digits
 from plugconv_mm.engine.hooks import ParCBackendHook
-from plugconv_mm.errors import ConfigError, DataError, NonFiniteError
+from plugconv_mm.errors import ConfigError, DataError, NonFiniteError, UserError
 from plugconv_mm.registry import PlugInRegistry
 
 
@@ -307,7 +308,7 @@ def check_weights(cfg):
     for path, node in _dicts(cfg.get('model')):
         start = node.get('init_cfg')
         if isinstance(start, dict) and type_name(start.get('type')) in (
-                'Pretrained', 'PretrainedInit') and not _is_there(start.checkpoint):
+                'Pretrained', 'PretrainedInit') and not _is_there(split_entry(start.checkpoint)[0]):
             raise ConfigError(
                 f'the config starts from the weights {start.checkpoint}, which are not there (looked for from '
                 f'{os.getcwd()}). Put them there, published ones as they are, or name another file with '
@@ -386,8 +387,7 @@ def explain(error):
                 'on from the last one')
     frames = list(traceback.walk_tb(error.__traceback__))
     last = frames[-1][0]
-    if isinstance(error, (ValueError, OSError)) and any(
-            frame.f_globals.get('__name__') == 'plugconv_mm.checkpoint' for frame, _ in frames):
+    if isinstance(error, UserError):
         return str(error)
     unknown = _unknown_type(error, frames)
     if unknown:
