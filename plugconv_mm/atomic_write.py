@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from plugconv_mm.errors import NoFolderError, OutputError
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
@@ -15,16 +17,15 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     a process that is killed leaves a ``.NAME.PID.part`` besides, which is of no use.
 
     Raises:
-        FileNotFoundError: If there is no folder for it.
-        ValueError: If ``path`` is a folder.
-        OSError: If writing fails.
+        NoFolderError: There is no folder for it.
+        OutputError: ``path`` is a folder, or writing fails.
     """
     path = os.path.realpath(os.path.expanduser(os.fspath(path)))
     folder, name = os.path.split(path)
     if os.path.isdir(path):
-        raise ValueError(f'{path} is a folder: name a file to write')
+        raise OutputError(f'{path} is a folder: name a file to write')
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f'there is no folder {folder} to write {name} into: make it first')
+        raise NoFolderError(f'there is no folder {folder} to write {name} into: make it first')
     part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
     try:
         with open(part, 'wb') as file:
@@ -39,7 +40,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
         cause = error if isinstance(error, OSError) else error.__context__
         if isinstance(cause, OSError):
             reason = f'{cause.strerror}; {name} was not written, what was there stays'
-            raise OSError(cause.errno, reason, path) from error
+            raise OutputError(cause.errno, reason, path) from error
         raise
 
 

@@ -9,8 +9,12 @@ class UserError(Exception):
     """Base of the errors whose message is all that the user needs."""
 
 
-class ConfigError(UserError, RuntimeError):
+class ConfigError(UserError, RuntimeError, ValueError):
     """A config, or an option that changes it, that cannot be used."""
+
+
+class UnsupportedConfigError(ConfigError, NotImplementedError):
+    """A config whose settings do not go together."""
 
 
 class DataError(UserError, RuntimeError):
@@ -23,6 +27,14 @@ class CheckpointError(UserError, ValueError):
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
     """A checkpoint that is not there."""
+
+
+class OutputError(UserError, OSError, ValueError):
+    """A file that cannot be written; what was there before stays."""
+
+
+class NoFolderError(OutputError, FileNotFoundError):
+    """A file to write into a folder that is not there."""
 
 
 class ExportError(UserError, ValueError):
