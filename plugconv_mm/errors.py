@@ -9,7 +9,7 @@ class UserError(Exception):
     """Base of the errors whose message is all that the user needs."""
 
 
-class ConfigError(UserError, RuntimeError):
+class ConfigError(UserError, RuntimeError, ValueError):
     """A config, or an option that changes it, that cannot be used."""
 
 
@@ -46,7 +46,7 @@ class MissingPackageError(UserError, ImportError):
 
 
 class OutputError(UserError, OSError, ValueError):
-    """A file or folder that cannot be written."""
+    """A file or folder that cannot be written; what was there before stays."""
 
 
 class OutputFolderNotFoundError(OutputError, FileNotFoundError):

@@ -5,8 +5,8 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from plugconv_mm.analysis.loading import build_part, is_whole_model
 from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.build import build_part, is_whole_model
 from plugconv_mm.runtime.weights import load_weights
 
 

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from plugconv_mm.analysis.forward_parts import PARTS, run_parts
 from plugconv_mm.analysis.operators import OperatorCounter
 from plugconv_mm.ops import ParC2d
+from plugconv_mm.runtime.build import build_model as build_model  # a name of plugconv_mm.analysis as well
 
 
 @dataclass
@@ -74,13 +73,6 @@ class ModelCost:
     def _billions(values: Iterable[int]) -> list[str]:
         values = list(values)
         return [f'{value / 1e9:.3f}' for value in (*values, sum(values))]
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config, with random weights; checkpoints that the config names are not read."""
-    if cfg.get('default_scope'):
-        init_default_scope(cfg.default_scope)
-    return MODELS.build(cfg.model)
 
 
 def padded_shape(model: nn.Module, shape: tuple[int, int]) -> tuple[int, int]:

@@ -162,8 +162,8 @@ class DecomposedLargeKernelConv2d(nn.Module):
         if self.deployed:
             return
         if not self._plain():
-            raise ValueError('only plain convolutions can be folded: merge or remove the adapters, parametrisations and '
-                             f'hooks of the large kernel first, got {self}')
+            raise ValueError('only plain convolutions can be folded: merge or remove the adapters, parametrisations '
+                             f'and hooks of the large kernel first, got {self}')
         for branch in self._branches():
             if getattr(branch.bn, 'running_mean', None) is None:
                 raise ValueError('only BatchNorm with running statistics can be folded into a convolution, '

@@ -7,15 +7,14 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader, Runner, get_state_dict
 from torch import Tensor, nn
 
-from plugconv_mm.analysis import build_model
 from plugconv_mm.checkpoint import state_dict_of
 from plugconv_mm.checkpoint.fitting import fit_to_model
 from plugconv_mm.errors import CheckpointError, ConfigError
-from plugconv_mm.runtime.launch import inner_datasets
+from plugconv_mm.runtime.build import build_model
+from plugconv_mm.runtime.config_parts import inner_datasets, metainfo_of
 
 # Checkpoints of a backbone and of dense prediction, or with other outputs, differ in norms of outputs and classifiers.
 _BESIDE = re.compile(r'(backbone\.)?(norm\d?|fc|head|classifier)\.')
@@ -105,8 +104,7 @@ def build_with_weights(cfg: Config, checkpoint: str) -> nn.Module:
 def _meta_of_data(cfg: Config) -> dict | None:
     """Names and colours of the classes of the test data, or None."""
     for _, dataset in inner_datasets((cfg.get('test_dataloader') or {}).get('dataset'), 'test_dataloader.dataset'):
-        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-        meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+        meta = metainfo_of(dataset, cfg.get('default_scope'))
         if meta:
             return meta
     return None

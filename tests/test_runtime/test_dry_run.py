@@ -12,7 +12,7 @@ import torch
 for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
-from plugconv_mm.runtime import dry_run  # noqa: E402
+from plugconv_mm.runtime import dry_run, shrink_config  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,12 +84,14 @@ def test_all(tmp_path):
 @pytest.mark.filterwarnings('ignore:mmdet merges')
 def test_test_time_augmentation(name, figure, data, tmp_path, monkeypatch):
     """Every scale and its mirror image reach the model, at the resolution of the test times the ratios."""
-    from plugconv_mm.runtime.launch import build_runner, load_config, make_parser
+    from plugconv_mm.runtime.build_runner import build_runner
+    from plugconv_mm.runtime.options import make_parser
+    from plugconv_mm.runtime.read_config import load_config
     monkeypatch.chdir(ROOT)
     cfg = load_config(make_parser('').parse_args([f'configs/{name}.py', '--work-dir', str(tmp_path)]))
     written = [step.scale for step in cfg.tta_pipeline[1].transforms[0]]
-    dry_run.leave_out_weights(cfg)
-    dry_run.make_small(cfg, data)
+    shrink_config.leave_out_weights(cfg)
+    shrink_config.make_small(cfg, data)
     cfg.test_dataloader.dataset.indices = 1
     tool('test').set_tta(cfg, cfg.default_scope)
     runner = build_runner(cfg)

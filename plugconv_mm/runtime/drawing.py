@@ -1,35 +1,27 @@
-"""Predictions on images of the user's own, drawn: boxes and masks, label maps, or the name of a class."""
+"""Drawings of predictions: boxes and masks, label maps, or the name of a class."""
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
+from mmengine.structures import BaseDataElement
 from mmengine.utils import ProgressBar
+from torch import nn
 
 from plugconv_mm.atomic_write import atomic_write
 from plugconv_mm.datasets.image_files import read_image
 from plugconv_mm.errors import ConfigError, DataError
+from plugconv_mm.runtime.prediction import Predictor
 
 _SMALLEST = 224  # sides of images that names are drawn on
-
-
-def _pipeline(cfg):
-    """The test pipeline, without what loads annotations."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    if not dataset.get('pipeline'):
-        raise ConfigError('the config has no test_dataloader with a pipeline, by which images are prepared')
-    return Compose([step for step in dataset.pipeline if 'Annotations' not in str(step.get('type'))])
-
-
 _VISUALIZERS = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer', mmpretrain='UniversalVisualizer')
 
 
-def check_task(cfg):
-    """Look whether the predictions of a config can be drawn, before its model is built.
+def check_task(cfg: Config) -> None:
+    """Check that the predictions of a config can be drawn, before its model is built.
 
     Raises:
         ConfigError: It is not one of mmdet, mmseg or mmpretrain.
@@ -39,24 +31,20 @@ def check_task(cfg):
                           f'is {cfg.get("default_scope")}')
 
 
-class Predictor:
-    """Predicts and draws with the model of a config.
+class PredictionDrawer:
+    """Drawings of the predictions of a model.
 
     Args:
-        cfg (Config): That passed :func:`check_task`.
-        model (nn.Module): Of ``weights.build_with_weights``.
-        score_thr (float): Boxes and masks below this score are not drawn.
-
-    Raises:
-        ConfigError: The config does not say how images are prepared.
+        cfg: A whole config that passed :func:`check_task`.
+        model: The model of :func:`~plugconv_mm.runtime.weights.build_with_weights`.
+        score_thr: The score below which boxes and masks are not drawn.
     """
 
-    def __init__(self, cfg, model, score_thr=0.3):
-        self.scope, self.model, self.score_thr = cfg.get('default_scope'), model, score_thr
-        self.pipeline = _pipeline(cfg)
+    def __init__(self, cfg: Config, model: nn.Module, score_thr: float = 0.3) -> None:
+        self.scope, self.model_name, self.score_thr = cfg.get('default_scope'), type(model).__name__, score_thr
         kind = f'{self.scope}.{_VISUALIZERS[self.scope]}'
         extra = dict(alpha=0.6) if self.scope == 'mmseg' else {}
-        self.visualizer = VISUALIZERS.build(dict(type=kind, name=f'predictor-{id(self)}', **extra))
+        self.visualizer = VISUALIZERS.build(dict(type=kind, name=f'drawer-{id(self)}', **extra))
         meta = dict(model.dataset_meta or {})
         if self.scope == 'mmseg' and not (meta.get('classes') and meta.get('palette')):
             colours = np.random.default_rng(0).integers(0, 256, (model.out_channels, 3)).tolist()
@@ -64,19 +52,22 @@ class Predictor:
                         palette=colours)
         self.visualizer.dataset_meta = meta
 
-    def __call__(self, path):
-        """The image with its predictions, (H, W, 3) BGR, and how many boxes, regions or names are drawn.
+    def __call__(self, image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, int]:
+        """Draw a prediction.
+
+        Args:
+            image: (H, W, 3), RGB, uint8.
+            sample: The prediction on it.
+
+        Returns:
+            The drawing, (H, W, 3) BGR, and the number of boxes, regions or names drawn.
 
         Raises:
-            DataError: The image cannot be read.
+            ConfigError: The prediction of a classifier has no class.
         """
-        image = read_image(path)
-        batch = pseudo_collate([self.pipeline(dict(img_path=str(path), img_id=0))])
-        with torch.no_grad():
-            sample = self.model.test_step(batch)[0].cpu()
         if self.scope == 'mmpretrain':
             if 'pred_label' not in sample:
-                raise ConfigError(f'{type(self.model).__name__} predicts no class, which is what would be drawn')
+                raise ConfigError(f'{self.model_name} predicts no class, which is what would be drawn')
             classes = self.visualizer.dataset_meta.get('classes')
             drawn = self.visualizer.visualize_cls(
                 image, sample, classes=classes, draw_gt=False, name='',
@@ -90,21 +81,22 @@ class Predictor:
         return self.visualizer.get_image()[..., ::-1], count
 
 
-def draw_images(predictor, images, source, out_dir):
+def draw_images(predictor: Predictor, drawer: PredictionDrawer, images: Sequence[Path], source: Path,
+                out_dir: Path) -> tuple[list[Path], list[str], int]:
     """Predict and draw images, with a progress bar.
 
     Each is written under its own name, and that of the folder in which it lies in ``source``, with ``.png`` behind it
     where the format cannot be written; older files are replaced once the new one is complete.
 
     Args:
-        predictor (Predictor): Draws.
-        images (list[Path]): Of ``datasets.image_files.find_images``.
-        source (Path): The folder that was searched, or the one image.
-        out_dir (Path): Where to write.
+        predictor: Predictions on the images.
+        drawer: Drawings of these predictions.
+        images: The files that :func:`~plugconv_mm.datasets.image_files.find_images` found.
+        source: The folder that was searched, or the one image.
+        out_dir: The folder to write into.
 
     Returns:
-        tuple[list[Path], list[str], int]: The files written, what is wrong with images that cannot be read, and how
-        many things were drawn on all of them.
+        The files written, a message for each image that cannot be read, and the number of things drawn on all of them.
 
     Raises:
         DataError: ``out_dir`` is a file, or in the folder that the images lie in, or none of them can be read.
@@ -119,7 +111,8 @@ def draw_images(predictor, images, source, out_dir):
     bar = ProgressBar(len(images), file=sys.stderr) if len(images) > 1 else None
     for path in images:
         try:
-            drawn, count = predictor(path)
+            image = read_image(path)
+            drawn, count = drawer(image, predictor(path))
         except DataError as error:
             unreadable.append(str(error))
         else:

@@ -1,17 +1,18 @@
-"""Models for the analyses: built from configs, with random weights or those of a checkpoint."""
+"""Models of configs, with random weights, and the device that they run on."""
+import copy
 import logging
-from collections.abc import Mapping
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import nn
 
 from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.config_parts import class_of, starting_weights
 
-# What a model is, by the first of its classes that is here.
+# The task of a model, by the first of its classes that is here.
 _TASKS = {
     'ImageClassifier': 'classifier',
     'CascadeEncoderDecoder': None,
@@ -20,6 +21,13 @@ _TASKS = {
     'SingleStageInstanceSegmentor': 'detector',
     'TwoStageDetector': 'detector',
 }
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config, with random weights; checkpoints that the config names are not read."""
+    if cfg.get('default_scope'):
+        init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
 
 
 def build_part(cfg: Config, settings: dict | list) -> nn.Module:
@@ -46,19 +54,19 @@ def build_part(cfg: Config, settings: dict | list) -> nn.Module:
 
 def is_whole_model(cfg: Config, settings: dict) -> bool:
     """Whether the type in these settings is a model of a task, with its own preprocessing, and not a backbone."""
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), \
-            MODELS.switch_scope_and_registry(None) as registry:
-        kind = registry.get(settings['type']) if isinstance(settings['type'], str) else settings['type']
+    kind = class_of(settings, MODELS, cfg.get('default_scope'))
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _from_scratch(node):
+def _from_scratch(settings: dict | list) -> dict | list:
     """A copy of a config without the weights that it starts from."""
-    if isinstance(node, Mapping):
-        kept = {key: _from_scratch(value) for key, value in node.items()
-                if not (key == 'init_cfg' and isinstance(value, Mapping) and value.get('type') == 'Pretrained')}
-        return type(node)(kept | ({'pretrained': None} if isinstance(kept.get('pretrained'), str) else {}))
-    return type(node)(map(_from_scratch, node)) if isinstance(node, (list, tuple)) else node
+    settings = copy.deepcopy(settings)
+    for _, node, key, _ in starting_weights(settings):
+        if key == 'init_cfg':
+            del node[key]
+        else:
+            node[key] = None
+    return settings
 
 
 def build_task(cfg: Config, name: str) -> tuple[nn.Module, str]:

@@ -14,7 +14,8 @@ from mmengine.model import BaseModel  # noqa: E402
 from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from plugconv_mm.runtime.launch import explain  # noqa: E402
+from plugconv_mm.runtime.registry_errors import config_errors  # noqa: E402
+from plugconv_mm.runtime.user_errors import explain  # noqa: E402
 
 
 @MODELS.register_module()
@@ -74,7 +75,8 @@ def config(tmp_path):
 def run(cfg):
     try:
         init_default_scope('mmdet')
-        Runner.from_cfg(cfg).train()
+        with config_errors():
+            Runner.from_cfg(cfg).train()
     except Exception as error:
         return explain(error)
     return 'it ran'
@@ -144,7 +146,7 @@ class Broken(nn.Module):
 
 def test_other_errors_are_none_of_these(config):
     MODELS.register_module(name='UnknownTypesBroken', module=Broken, force=True)
-    with pytest.raises(KeyError) as error:
+    with pytest.raises(KeyError) as error, config_errors():
         MODELS.build(dict(type='UnknownTypesBroken'))
     assert explain(error.value) is None
     config.model.norm_cfg = dict(type='BN', no_such_argument=1)
