@@ -39,7 +39,8 @@ def residual_mlp(x: Tensor, y: Tensor, norm: nn.Module, fc1: nn.Module, fc2: nn.
         return x + drop_path(y.permute(0, 3, 1, 2))
     out = torch.empty_like(y, memory_format=torch.channels_last)
     for shortcut, part, target in token_chunks(x, y, out):
-        part = F.gelu(_linear(norm(part), fc1.weight, fc1.bias))
+        part = F.layer_norm(part, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        part = F.gelu(_linear(part, fc1.weight, fc1.bias))
         torch.add(shortcut, _linear(part, weight, bias), out=target)
     return out
 
