@@ -238,7 +238,7 @@ class GnConv2d(nn.Module):
         """Convolve x (N, in_channels, H, W)."""
         _check_map(x, self.in_channels, 'GnConv2d')
         narrow, (proj_in, *pws, proj_out) = self.widths[0], (self.proj_in, *self.pws, self.proj_out)
-        if not all([is_plain(conv, nn.Conv2d) for conv in (proj_in, *pws, proj_out)]):
+        if not all([is_plain(conv, nn.Conv2d) for conv in (proj_in, *pws, proj_out)]) or proj_in.bias is None:
             p, q = proj_in(x).tensor_split((narrow, ), dim=1)
             first, *gates = self._filter(q).split(self.widths, dim=1)
             g = p * first
@@ -258,13 +258,14 @@ class GnConv2d(nn.Module):
 
     def _filter(self, q: Tensor) -> Tensor:
         """Apply the large filter and the scale."""
-        if is_plain(self.dwconv, GlobalLocalFilter):
-            return self.dwconv(q, self.scale)
-        if is_plain(self.dwconv, nn.Conv2d):
+        conv = self.dwconv
+        if is_plain(conv, GlobalLocalFilter):
+            return conv(q, self.scale)
+        if is_plain(conv, nn.Conv2d):
             # The scale goes into the kernel, which is smaller than the map.
-            return F.conv2d(q, self.dwconv.weight * self.scale, self.dwconv.bias * self.scale, padding=3,
-                            groups=q.shape[1])
-        return self.dwconv(q) * self.scale
+            bias = None if conv.bias is None else conv.bias * self.scale
+            return conv._conv_forward(q, conv.weight * self.scale, bias)
+        return conv(q) * self.scale
 
     def _recurse(self, x: Tensor, q: Tensor, layers: list[tuple[Tensor, Tensor | None]],
                  conv: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:

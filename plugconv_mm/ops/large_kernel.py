@@ -91,7 +91,7 @@ class DecomposedLargeKernelConv2d(nn.Module):
         parts = [part for part in (self.vertical, self.horizontal, self.small_conv) if part is not None]
         convs, norms = [], []
         for part in parts:
-            conv = part if self.deployed else part.conv if is_plain(part, nn.Sequential) else None
+            conv = part if self.deployed else cast(_Branch, part).conv if is_plain(part, nn.Sequential) else None
             if conv is None or not is_plain(conv, nn.Conv2d) or (conv.bias is None) == self.deployed:
                 return [], []
             convs.append(conv)
@@ -101,7 +101,8 @@ class DecomposedLargeKernelConv2d(nn.Module):
 
     def _folded(self, convs: list[nn.Conv2d], norms: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Kernel (C, 1, M, s) and bias (C) of the tall convolution, kernel (C, 1, s, M) and bias of the wide one."""
-        kernels, biases = [conv.weight for conv in convs], [conv.bias for conv in convs]
+        kernels: list[Tensor] = [conv.weight for conv in convs]
+        biases: list[Any] = [conv.bias for conv in convs]
         for i, norm in enumerate(norms):
             scale, biases[i] = fold_batch_norm(cast(_BatchNorm, norm))
             kernels[i] = kernels[i] * scale[:, None, None, None]
@@ -159,8 +160,8 @@ class DecomposedLargeKernelConv2d(nn.Module):
             return
         convs, norms = self._plain_layers()
         if not convs:
-            raise ValueError('only plain convolutions can be folded: merge or remove the adapters, parametrisations and '
-                             f'hooks of the large kernel first, got {self}')
+            raise ValueError('only plain convolutions can be folded: merge or remove the adapters, parametrisations '
+                             f'and hooks of the large kernel first, got {self}')
         for norm in norms:
             if getattr(norm, 'running_mean', None) is None:
                 raise ValueError('only BatchNorm with running statistics can be folded into a convolution, '

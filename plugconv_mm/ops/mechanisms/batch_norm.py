@@ -42,14 +42,13 @@ def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         return norm(conv(x))
     if getattr(conv, 'takes_affine', False) and is_plain(conv, type(conv)):
         return conv(x, *fold_batch_norm(norm))
-    if not is_plain(conv, nn.Conv2d) or conv.padding_mode != 'zeros':
+    if not is_plain(conv, nn.Conv2d):
         return norm(conv(x))
     scale, shift = fold_batch_norm(norm)
     bias = conv.bias
     if bias is not None:
         shift = shift + scale * bias
-    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation,
-                    conv.groups)
+    return conv._conv_forward(x, conv.weight * scale[:, None, None, None], shift)
 
 
 def norm_of_features(norm: nn.Module, x: Tensor) -> Tensor:
