@@ -12,8 +12,8 @@ def residual_mlp(x: Tensor, y: Tensor, norm: nn.Module, fc1: nn.Module, fc2: nn.
                  drop_path: nn.Module) -> Tensor:
     """``x + drop_path(gamma * fc2(GELU(fc1(norm(y)))))`` at each position of maps (N, C, H, W).
 
-    The output is channels-last in memory. In inference on a CPU it is computed in chunks, from the weights of the
-    layers if they are plain; others are called.
+    The output is channels-last in memory if `x` is. In inference on a CPU it is computed in chunks, from the weights of
+    the layers if they are plain; others are called.
 
     Paper: Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 
