@@ -5,14 +5,14 @@ Size = int | tuple[int, int]
 
 
 def check_same_padding(operator: str, kernel_size: Size, stride: Size, padding: Size | str | None,
-                    dilation: Size) -> tuple[tuple[int, int], tuple[int, int]]:
+                       dilation: Size) -> tuple[tuple[int, int], tuple[int, int]]:
     """Check that a convolution with these arguments of ``nn.Conv2d`` keeps the size of any map.
 
     Args:
-        operator: Name of the one that takes its place, for the message.
-        kernel_size: As in ``nn.Conv2d``, and so on.
-        stride: Nothing but 1.
-        padding: Half of the dilated kernel; None stands for it.
+        operator: Name of the operator that takes its place, for the message.
+        kernel_size: As in ``nn.Conv2d``.
+        stride: Only 1 keeps the size.
+        padding: Half of the dilated kernel, or None, which stands for it.
         dilation: Spacing of the kernel.
 
     Returns:
@@ -29,4 +29,4 @@ def check_same_padding(operator: str, kernel_size: Size, stride: Size, padding: 
             f'{operator} gives a map of the size of its input and replaces only convolutions that do so: with stride 1 '
             f'and "same" padding, half of the kernel. Got kernel_size={kernel_size}, stride={stride}, '
             f'padding={padding}, dilation={dilation}: leave such a layer a plain convolution')
-    return kernel, tuple(int(p) for p in same)
+    return kernel, (int(same[0]), int(same[1]))

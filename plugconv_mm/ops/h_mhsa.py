@@ -3,6 +3,7 @@
 Liu et al., "Transformer in Convolutional Neural Networks" / "Vision Transformers with Hierarchical Attention",
 https://arxiv.org/abs/2106.03180.
 """
+import math
 from collections.abc import Callable
 
 import torch
@@ -119,7 +120,7 @@ class HMHSA(nn.Module):
         Without a weight, the tokens (B, ..., parts · C) come from the layer already.
         """
         y = tokens if weight is None else F.linear(tokens, weight, bias)
-        y = y.flatten(1, -2).unflatten(2, (parts, self.channels // self.head_width, self.head_width))
+        y = y.reshape(y.shape[0], math.prod(y.shape[1:-1]), parts, self.channels // self.head_width, self.head_width)
         return y.permute(2, 0, 3, 1, 4).unbind(0)
 
 

@@ -32,6 +32,8 @@ class KWAttention(nn.Module):
         norm_layer: Makes the normalisation of the hidden layer.
     """
 
+    initial_cell: Tensor
+
     def __init__(self, in_channels: int, hidden: int, num_cells: int, num_mixtures: int, start: int,
                  cell_num_ratio: float, basis_ratio: float, norm_layer: Callable[[int], nn.Module]) -> None:
         super().__init__()

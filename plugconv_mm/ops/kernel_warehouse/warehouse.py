@@ -177,9 +177,11 @@ class WarehouseLayer(nn.Module):
 
     def _join(self, warehouse: KernelWarehouse | None, name: str, shape: tuple[int, int, int, int],
               in_channels: int) -> None:
-        self.own_warehouse = KernelWarehouse() if warehouse is None else None
+        self.own_warehouse: KernelWarehouse | None = None
+        if warehouse is None:
+            warehouse = self.own_warehouse = KernelWarehouse()
         # In a list, so that a shared warehouse is not registered once for each layer.
-        self._warehouse = [warehouse or self.own_warehouse]
+        self._warehouse = [warehouse]
         self.kernel_shape, self._in_channels = shape, in_channels
         self.attention: KWAttention | None = None
         self.warehouse_index = self.warehouse.reserve(name, shape)
