@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from plugconv_mm.errors import MissingPackageError
 
@@ -82,8 +82,8 @@ def import_plug_in(module: str, what: str):
                                   name=name or None) from error
 
 
-def plug_ins(package: str, **files: list[str]) -> tuple[Callable, list[str]]:
-    """The ``__getattr__`` and ``__all__`` of a package whose classes are imported when they are first asked for.
+def plug_ins(package: str, **files: list[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Make ``__getattr__``, ``__dir__`` and ``__all__`` of a package whose classes are imported when first asked for.
 
     So importing the package costs nothing, and needs none of the packages that only some of its classes need. The
     registries of :mod:`plugconv_mm.registry` find the classes by the same road.
@@ -95,11 +95,14 @@ def plug_ins(package: str, **files: list[str]) -> tuple[Callable, list[str]]:
     Example:
         In ``plugconv_mm/models/necks/__init__.py``::
 
-            __getattr__, __all__ = plug_ins(__name__, hor_fpn=['HorFPN'])
+            if TYPE_CHECKING:  # for editors
+                from plugconv_mm.models.necks.hor_fpn import HorFPN as HorFPN
+
+            __getattr__, __dir__, __all__ = plug_ins(__name__, hor_fpn=['HorFPN'])
     """
     origin = {name: file for file, names in files.items() for name in names}
 
-    def __getattr__(name: str):
+    def __getattr__(name: str) -> Any:
         if name not in origin:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
         module = import_plug_in(f'{package}.{origin[name]}', what=name)
@@ -107,7 +110,10 @@ def plug_ins(package: str, **files: list[str]) -> tuple[Callable, list[str]]:
         setattr(sys.modules[package], name, value)
         return value
 
-    return __getattr__, sorted(origin)
+    def __dir__() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *origin})
+
+    return __getattr__, __dir__, sorted(origin)
 
 
 def check_versions() -> None:

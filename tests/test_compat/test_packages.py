@@ -62,12 +62,13 @@ def test_package_there_but_broken(tmp_path, monkeypatch):
     (tmp_path / 'necks').mkdir()
     (tmp_path / 'necks' / '__init__.py').write_text(
         'from plugconv_mm.compat.packages import plug_ins\n'
-        '__getattr__, __all__ = plug_ins(__name__, a=["A"], b=["B"])')
+        '__getattr__, __dir__, __all__ = plug_ins(__name__, a=["A"], b=["B"])')
     (tmp_path / 'necks' / 'a.py').write_text('import broken_package')
     (tmp_path / 'necks' / 'b.py').write_text('B = 1')
     (tmp_path / 'broken_package.py').write_text('raise AssertionError("MMCV==2.2.0 is used but incompatible")')
     monkeypatch.syspath_prepend(tmp_path)
     import necks
+    assert {'A', 'B', '__name__'} <= set(dir(necks))
     assert necks.B == 1 and necks.__all__ == ['A', 'B']
     with pytest.raises(packages.MissingPackageError, match='A cannot be imported.*AssertionError: MMCV==2.2.0') as info:
         _ = necks.A

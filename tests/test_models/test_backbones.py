@@ -293,6 +293,13 @@ def test_other_types(name, dtype):
         assert (out - want).norm() < (0.1 if dtype == torch.bfloat16 else 1e-5) * want.norm()
 
 
+@every_backbone
+def test_half_precision_by_name(name):
+    """No attribute of ours hides a method of ``nn.Module``."""
+    model = build(name)
+    assert model.half() is model and {p.dtype for p in model.parameters()} == {torch.float16}
+
+
 @every_variant
 def test_channels_last(name):
     model, x = build(name).double().eval(), image(2, 3, 64, 96).double()

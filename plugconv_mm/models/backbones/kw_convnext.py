@@ -57,19 +57,18 @@ class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
     Args:
         arch: ``'tiny'``, or a dict with the keys ``depths`` and ``channels``, per stage.
         in_channels: Channels of the image.
-        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and
-            in the next two.
+        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and in the next two.
         cell_inplane_ratio: Input channels of a cell relative to the greatest common divisor.
         cell_outplane_ratio: Output channels of a cell likewise.
-        sharing_range: What loses its number in ``stage{s}_layer{l}_dwconv0`` and
-            ``stage{s}_layer{l}_pwconv{k}``, the names from which sharing follows.
+        sharing_range: What loses its number in ``stage{s}_layer{l}_dwconv0`` and ``stage{s}_layer{l}_pwconv{k}``, the
+            names from which sharing follows.
         nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
         reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
         out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
         layer_scale_init: Initial value of gamma.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
-            that trains draws from go on training.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage that trains
+            draws from go on training.
         norm_eval: Keep batch norms in eval mode while training; there are none.
         with_cp: Recompute each block in the backward pass to save memory.
         init_cfg: How to initialise the weights; from scratch by default.

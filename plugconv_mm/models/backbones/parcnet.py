@@ -152,8 +152,8 @@ class ParCNet(Backbone):
     Images of any size and aspect ratio work: kernels and embeddings are stretched along H and W on their own.
 
     Args:
-        arch: ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and
-            ``mixer_channels`` of the MetaFormer blocks in each of the last three stages.
+        arch: ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and ``mixer_channels`` of the
+            MetaFormer blocks in each of the last three stages.
         parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
         in_channels: Channels of the image.
         out_indices: Stages to return, at strides 4, 8, 16, 32; 64, 96, 128, 160 channels.

@@ -5,6 +5,7 @@
 - Xiao et al., "Unified Perceptual Parsing for Scene Understanding", https://arxiv.org/abs/1807.10221
 """
 import warnings
+from typing import Any
 
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import UPerHead
@@ -39,7 +40,7 @@ class HorUPerHead(UPerHead):
     """
 
     def __init__(self, *, filter: str = '7x7', order: int = 2, filter_size: tuple[int, int] = (32, 17),
-                 **kwargs) -> None:
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
         with warnings.catch_warnings():
