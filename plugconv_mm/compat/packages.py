@@ -23,13 +23,14 @@ class Package(NamedTuple):
         return f'>={self.first[0]}.{self.first[1]},<{self.end[0]}.{self.end[1]}'
 
 
+# From the oldest to the newest version that was tried, over both stacks; requirements/ has the same bounds.
 PACKAGES = {
-    'torch': Package(('torch', ), (2, 1), (3, 0)),
-    'mmengine': Package(('onedl-mmengine', 'mmengine', 'mmengine-lite'), (0, 10), (1, 0)),
-    'mmcv': Package(('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'), (2, 0), (3, 0)),
-    'mmdet': Package(('onedl-mmdetection', 'mmdet'), (3, 0), (4, 0)),
-    'mmseg': Package(('onedl-mmsegmentation', 'mmsegmentation'), (1, 0), (2, 0)),
-    'mmpretrain': Package(('onedl-mmpretrain', 'mmpretrain'), (1, 0), (2, 0)),
+    'torch': Package(('torch', ), (2, 6), (2, 12)),
+    'mmengine': Package(('onedl-mmengine', 'mmengine', 'mmengine-lite'), (0, 10), (0, 11)),
+    'mmcv': Package(('onedl-mmcv', 'mmcv-lite', 'mmcv', 'mmcv-full'), (2, 1), (2, 4)),
+    'mmdet': Package(('onedl-mmdetection', 'mmdet'), (3, 3), (3, 6)),
+    'mmseg': Package(('onedl-mmsegmentation', 'mmsegmentation'), (1, 2), (1, 5)),
+    'mmpretrain': Package(('onedl-mmpretrain', 'mmpretrain'), (1, 2), (1, 4)),
 }
 
 
@@ -49,6 +50,9 @@ def install_help(name: str) -> str:
     original = any(not distribution.startswith('onedl-') for other in ('mmengine', 'mmcv')
                    for distribution in installed_versions(other))
     distribution, extra = (PACKAGES[name].distributions[int(original)], 'openmmlab' if original else 'onedl')
+    if {'mmcv', 'mmcv-full'} & installed_versions('mmcv').keys():
+        # The extra would put mmcv-lite over it.
+        return f'Install it with `pip install {distribution}`.'
     return (f'Install it with `pip install {distribution}`, or everything that PlugConv-MM works with by '
             f"`pip install 'plugconv-mm[{extra}]'`.")
 
@@ -56,9 +60,13 @@ def install_help(name: str) -> str:
 def mmcv_build_help() -> str:
     """How to put mmcv's compiled operators into the mmcv that is installed."""
     distribution, version = next(iter(installed_versions('mmcv').items()), ('onedl-mmcv', '2.3.6'))
-    return ("To have every operator of mmcv, build them: `make mmcv` in a clone of PlugConv-MM, or, in the environment "
-            "that holds torch, `pip install 'setuptools>=80,<82' wheel ninja psutil` and then `MMCV_WITH_OPS=1 pip "
-            f'install --no-cache-dir --no-build-isolation --force-reinstall --no-deps {distribution}=={version}`.')
+    start, tools = 'To have every operator of mmcv, ', "`pip install 'setuptools>=80,<82' wheel ninja psutil`"
+    build = 'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation --force-reinstall --no-deps'
+    if distribution == 'mmcv-lite':
+        return (f'{start}put mmcv in the place of mmcv-lite, in the environment that holds torch: {tools}, `pip '
+                f'uninstall -y mmcv-lite` and then `{build} mmcv=={version}`.')
+    return (f'{start}build them: `make mmcv` in a clone of PlugConv-MM, or, in the environment that holds torch, '
+            f'{tools} and then `{build} {distribution}=={version}`.')
 
 
 def import_plug_in(module: str, what: str):

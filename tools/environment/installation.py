@@ -45,7 +45,14 @@ class Installation:
                     lambda: self.environment.pip('--prefer-binary', '-r', str(requirements)))
 
     def mmcv_step(self) -> Step:
-        """The compiled operators of mmcv."""
+        """The compiled operators of mmcv.
+
+        Raises:
+            SetupError: If the stack holds mmcv-lite, which has none.
+        """
+        if self.stack.mmcv == 'mmcv-lite':
+            raise SetupError(f'the stack {self.stack.name} holds mmcv-lite, which has no operators to compile.',
+                             "go without, torchvision's take their place; or `make mmcv` with the default STACK=onedl.")
         return Step('mmcv', 'compiling the operators of mmcv', '8 to 10 min on 2 cores', (), self.build_mmcv)
 
     def make_venv(self) -> None:
@@ -96,7 +103,11 @@ class Installation:
                                        '"with torch", torch.__version__)')
 
     def build_mmcv(self) -> None:
-        """Compiles mmcv against the environment's torch."""
+        """Compiles mmcv against the environment's torch.
+
+        Raises:
+            SetupError: If there is nothing to compile it with.
+        """
         if not any(map(shutil.which, (os.environ.get('CXX') or 'g++', 'c++'))):
             raise SetupError('there is no C++ compiler.', 'install one (on Debian and Ubuntu "apt install g++").')
         if not Path(sysconfig.get_paths()['include'], 'Python.h').is_file():
