@@ -105,7 +105,8 @@ def build_with_weights(cfg: Config, checkpoint: str) -> nn.Module:
 def _meta_of_data(cfg: Config) -> dict | None:
     """Names and colours of the classes of the test data, or None."""
     for _, dataset in inner_datasets((cfg.get('test_dataloader') or {}).get('dataset'), 'test_dataloader.dataset'):
-        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        kind = dataset['type']
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
         if meta:
             return meta
