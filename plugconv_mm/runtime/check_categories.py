@@ -135,7 +135,7 @@ def _objects(folder: str) -> Iterator[str]:
 
 
 def _changes_labels(kind: type, dataset: dict, scope: str | None) -> bool:
-    """Whether the labels in the files may not be those that a model is trained with."""
+    """Tell whether a model may be trained with other labels than those in the files."""
     by_name = 'classes' in (dataset.get('metainfo') or {}) and getattr(kind, 'METAINFO', {}).get('classes')
     kinds = [class_of(step, TRANSFORMS, scope) for step in dataset.get('pipeline') or ()]
     return bool(by_name) or any(step.__module__.partition('.')[0] not in _PACKAGES for step in kinds)
