@@ -76,6 +76,19 @@ def test_folder(task, checkpoints, images, tmp_path, capsys):
     assert f'2 images drawn: {out}' in text.out and '2/2' in text.err
 
 
+def test_pipeline_in_a_wrapper(checkpoints, images, tmp_path):
+    config, checkpoint = checkpoints['segmentor']
+    wrapped = tmp_path / 'wrapped.py'
+    wrapped.write_text(f"""
+_base_ = '{ROOT / config}'
+test_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[
+    dict(type='RepeatDataset', times=1, dataset={{{{_base_.test_dataloader.dataset}}}})]))
+""")
+    for name, given in (('plain', config), ('wrapped', str(wrapped))):
+        main([str(images / 'one.png'), given, checkpoint, '--out-dir', str(tmp_path / name)])
+    assert (tmp_path / 'plain/one.png').read_bytes() == (tmp_path / 'wrapped/one.png').read_bytes()
+
+
 def test_one_image_without_boxes(checkpoints, images, tmp_path, capsys):
     main([str(images / 'one.png'), *checkpoints['detector'], '--out-dir', str(tmp_path / 'out'), '--score-thr', '1'])
     text = capsys.readouterr().out

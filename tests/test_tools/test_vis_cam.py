@@ -159,9 +159,10 @@ def test_a_classifier_by_its_own_best_class(image, tmp_path, capsys):
         "             out_indices=(3, )), neck=dict(type='GlobalAveragePooling'),\n"
         "             head=dict(type='LinearClsHead', num_classes=5, in_channels=256),\n"
         "             data_preprocessor=dict(num_classes=5, mean=[120] * 3, std=[60] * 3, to_rgb=True))\n"
-        "test_dataloader = dict(dataset=dict(type='CustomDataset', metainfo=dict(classes=list('vwxyz')),\n"
+        "test_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[dict(\n"
+        "    type='CustomDataset', metainfo=dict(classes=list('vwxyz')),\n"
         "    pipeline=[dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=64),\n"
-        "              dict(type='PackInputs')]))\n")
+        "              dict(type='PackInputs')])]))\n")
     out = tmp_path / 'cam.png'
     main([str(config), '--images', image, '--layer', 'backbone.layer3', '--out', str(out)])
     assert re.search(r'  classifier  [v-z]  score', capsys.readouterr().out)
