@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from plugconv_mm.errors import CheckpointError, ConfigValueError, NonFiniteError, UnsupportedConfigError
+from plugconv_mm.errors import CheckpointError, ConfigError, NonFiniteError, UnsupportedConfigError
 from plugconv_mm.ops import DecomposedLargeKernelConv2d
 from plugconv_mm.ops.sparsity import (
     cosine_prune_rate,
@@ -63,7 +63,7 @@ class DynamicSparsityHook(Hook):
         module: The part of the model to make sparse, such as ``'backbone'``; the whole model by default.
 
     Raises:
-        ConfigValueError: An argument is out of range, or the model has nothing to mask.
+        ConfigError: An argument is out of range, or the model has nothing to mask.
         CheckpointError: A checkpoint to resume from has no masks, or those of another model.
         NonFiniteError: A gradient on the first batch is not finite, with ``'snip'``.
         UnsupportedConfigError: Parameters are sharded, or there are several optimizers.
@@ -86,12 +86,12 @@ class DynamicSparsityHook(Hook):
         for name, value, known in (('sparse_init', sparse_init, ('snip', 'erk', 'uniform', 'loaded')),
                                    ('growth', growth, ('random', 'gradient'))):
             if value not in known:
-                raise ConfigValueError(f'{name} must be one of {", ".join(known)}, got {value!r}')
+                raise ConfigError(f'{name} must be one of {", ".join(known)}, got {value!r}')
         for name, value in (('sparsity', sparsity), ('prune_rate', prune_rate)):
             if not 0 < value < 1:
-                raise ConfigValueError(f'{name} must be between 0 and 1, got {value}')
+                raise ConfigError(f'{name} must be between 0 and 1, got {value}')
         if update_frequency < 1:
-            raise ConfigValueError(f'update_frequency must be a positive number of steps, got {update_frequency}')
+            raise ConfigError(f'update_frequency must be a positive number of steps, got {update_frequency}')
         self.sparsity, self.sparse_init, self.growth = sparsity, sparse_init, growth
         self.prune_rate, self.update_frequency = prune_rate, update_frequency
         self.only_large_kernel, self.module = only_large_kernel, module
@@ -140,8 +140,8 @@ class DynamicSparsityHook(Hook):
     def _find_parameters(self) -> dict[str, nn.Parameter]:
         modules = dict(self._model.named_modules())
         if self.module not in modules:
-            raise ConfigValueError(f'DynamicSparsityHook: the model has no module {self.module!r}; it has '
-                                   f'{", ".join(name for name, _ in self._model.named_children())}')
+            raise ConfigError(f'DynamicSparsityHook: the model has no module {self.module!r}; it has '
+                              f'{", ".join(name for name, _ in self._model.named_children())}')
         roots = [self.module]
         if self.only_large_kernel:
             roots = [name for name, m in modules.items() if isinstance(m, DecomposedLargeKernelConv2d)
@@ -150,7 +150,7 @@ class DynamicSparsityHook(Hook):
         found = {name: p for name, p in self._model.named_parameters()
                  if p.requires_grad and p.dim() in (2, 4) and name.startswith(prefixes)}
         if not found:
-            raise ConfigValueError(
+            raise ConfigError(
                 'DynamicSparsityHook found nothing to make sparse: no trained parameter of 2 or 4 '
                 f'dimensions in {", ".join(map(repr, roots)) or "large kernels, of which there are none"}')
         return found
@@ -196,7 +196,7 @@ class DynamicSparsityHook(Hook):
                                   'sparse one load a sparse network, by load_from or init_cfg')
             return
         if not self.masks:
-            raise ConfigValueError(f'DynamicSparsityHook: a sparsity of {self.sparsity} leaves every layer dense')
+            raise ConfigError(f'DynamicSparsityHook: a sparsity of {self.sparsity} leaves every layer dense')
         empty = [name for name, n in zip(masks, active, strict=True) if name in self.masks and not n]
         if empty:
             runner.logger.warning(f'No weight is active in {", ".join(empty)}: these layers give zeros')

@@ -5,7 +5,7 @@ Li et al., "KernelWarehouse: Rethinking the Design of Dynamic Convolution", http
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from plugconv_mm.errors import ConfigValueError
+from plugconv_mm.errors import ConfigError
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.registry import HOOKS
 
@@ -24,7 +24,7 @@ class KernelWarehouseTemperatureHook(Hook):
             epochs.
 
     Raises:
-        ConfigValueError: The length is not positive, the loop has no epochs and ``iters`` is not given, or the model
+        ConfigError: The length is not positive, the loop has no epochs and ``iters`` is not given, or the model
             has no warehouse.
 
     Example:
@@ -35,19 +35,19 @@ class KernelWarehouseTemperatureHook(Hook):
 
     def __init__(self, epochs: float = 20, iters: int | None = None) -> None:
         if (epochs if iters is None else iters) <= 0:
-            raise ConfigValueError(
+            raise ConfigError(
                 f'the temperature needs a positive time to go to 0, got epochs={epochs}, iters={iters}')
         self.epochs, self.iters = epochs, iters
 
     def before_train(self, runner: Runner) -> None:
         if self.iters is None and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ConfigValueError(
+            raise ConfigError(
                 'KernelWarehouseTemperatureHook: this training counts iterations, not epochs; say how '
                 'many the temperature takes to go to 0 with iters=...')
         self._length = self.iters or self.epochs * len(runner.train_dataloader)
         self._warehouses = [m for m in runner.model.modules() if isinstance(m, KernelWarehouse)]
         if not self._warehouses:
-            raise ConfigValueError(
+            raise ConfigError(
                 'KernelWarehouseTemperatureHook: the model has no KernelWarehouse; leave out the hook')
 
     def _set(self, temperature: float) -> None:

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
-from plugconv_mm.errors import ConfigValueError
+from plugconv_mm.errors import ConfigError
 from plugconv_mm.ops import KWConv2d, KWLinear
 from plugconv_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -57,7 +57,7 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             ``num_layers``, the number of groups below the heads, at least S.
 
     Raises:
-        ConfigValueError: A key is missing or unknown, or a value is out of range; or the model has no backbone, or one
+        ConfigError: A key is missing or unknown, or a value is out of range; or the model has no backbone, or one
             whose stages cannot be told from its parameters' names.
 
     Example:
@@ -76,18 +76,18 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         expected = 'paramwise_cfg=dict(decay_rate=0.7, decay_type="layer_wise", num_layers=12), for example'
         missing, unknown = [key for key in _KEYS if key not in given], sorted(set(given) - set(_KEYS))
         if missing:
-            raise ConfigValueError(f'paramwise_cfg lacks {", ".join(missing)}: give {expected}; got {dict(given)}')
+            raise ConfigError(f'paramwise_cfg lacks {", ".join(missing)}: give {expected}; got {dict(given)}')
         if unknown:
-            raise ConfigValueError(f'paramwise_cfg takes {", ".join(_KEYS)} and not {", ".join(unknown)}. If they '
-                                   'come from a base config, add _delete_=True')
+            raise ConfigError(f'paramwise_cfg takes {", ".join(_KEYS)} and not {", ".join(unknown)}. If they '
+                              'come from a base config, add _delete_=True')
         if given['decay_type'] not in _TYPES:
-            raise ConfigValueError(f'decay_type must be {" or ".join(map(repr, _TYPES))}, got {given["decay_type"]!r}')
+            raise ConfigError(f'decay_type must be {" or ".join(map(repr, _TYPES))}, got {given["decay_type"]!r}')
         if not isinstance(given['decay_rate'], (int, float)) or not 0 < given['decay_rate'] <= 1:
-            raise ConfigValueError(f'decay_rate must be a number above 0 and at most 1, got {given["decay_rate"]!r}')
+            raise ConfigError(f'decay_rate must be a number above 0 and at most 1, got {given["decay_rate"]!r}')
         if not isinstance(given['num_layers'], int):
-            raise ConfigValueError(f'num_layers must be an integer, got {given["num_layers"]!r}')
+            raise ConfigError(f'num_layers must be an integer, got {given["num_layers"]!r}')
         if self.base_lr is None:
-            raise ConfigValueError(
+            raise ConfigError(
                 'the learning rate decays from the one of the optimizer: give optimizer=dict(lr=...)')
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: object) -> None:
@@ -115,11 +115,11 @@ def layer_ids(model: nn.Module, decay_type: str, num_layers: int) -> dict[str, i
     """Find the id of every parameter of a model, by name; see :class:`LearningRateDecayOptimWrapperConstructor`.
 
     Raises:
-        ConfigValueError: There is no backbone, its stages are not known, or it has more of them than ``num_layers``.
+        ConfigError: There is no backbone, its stages are not known, or it has more of them than ``num_layers``.
     """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, nn.Module):
-        raise ConfigValueError(
+        raise ConfigError(
             f'learning rates decay along the backbone, and {type(model).__name__} has none: the model '
             'should be a detector, a segmentor or a classifier')
     kind = type(backbone).__name__
@@ -127,9 +127,9 @@ def layer_ids(model: nn.Module, decay_type: str, num_layers: int) -> dict[str, i
               if not _OUTPUT_NORM.match(name) and not _CELLS.match(name)}
     num_stages = 1 + max((stage for stage, _ in places.values()), default=-1)
     if num_stages < 2:
-        raise ConfigValueError(f'{kind} has no stages for learning rates to decay along')
+        raise ConfigError(f'{kind} has no stages for learning rates to decay along')
     if num_layers < num_stages:
-        raise ConfigValueError(f'num_layers must be at least {num_stages}, the stages of {kind}, got {num_layers}')
+        raise ConfigError(f'num_layers must be at least {num_stages}, the stages of {kind}, got {num_layers}')
     spread = num_stages - 2  # the stage whose blocks have several ids
     depth = 1 + max(block or 0 for stage, block in places.values() if stage == spread)
 
@@ -162,7 +162,7 @@ def _place(name: str, kind: str) -> tuple[int, int | None]:
         if match := pattern.match(name):
             block = match.groupdict().get('block')
             return int(match['stage']) - first, None if block is None else int(block)
-    raise ConfigValueError(
+    raise ConfigError(
         f'cannot tell to which stage the parameter backbone.{name} of {kind} belongs. Learning rates '
         'decay along the backbones of plugconv_mm and along ResNets, ConvNeXts and Swin transformers')
 

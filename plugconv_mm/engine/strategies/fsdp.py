@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.nn.utils import clip_grad_norm_
 
-from plugconv_mm.errors import ConfigValueError
+from plugconv_mm.errors import ConfigError
 from plugconv_mm.models.backbones.base import ResidualBlock
 from plugconv_mm.registry import STRATEGIES
 
@@ -54,7 +54,7 @@ class FSDPStrategy(fsdp.FSDPStrategy):
         **kwargs: Arguments of mmengine's strategy, such as ``activation_checkpointing``.
 
     Raises:
-        ConfigValueError: The wrapper does not keep the original parameters (``use_orig_params=False``).
+        ConfigError: The wrapper does not keep the original parameters (``use_orig_params=False``).
 
     Example:
         In a config::
@@ -66,8 +66,8 @@ class FSDPStrategy(fsdp.FSDPStrategy):
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: object) -> None:
         wrapper = dict(auto_wrap_policy=wrap_residual_blocks) | dict(model_wrapper or {})
         if not wrapper.get('use_orig_params', True):
-            raise ConfigValueError('plugconv_mm.FSDPStrategy needs use_orig_params=True, the default: leave it out of '
-                                   'strategy.model_wrapper')
+            raise ConfigError('plugconv_mm.FSDPStrategy needs use_orig_params=True, the default: leave it out of '
+                              'strategy.model_wrapper')
         on_cpu = get_device() == 'cpu'
         if on_cpu:
             wrapper.setdefault('device_id', 'cpu')
