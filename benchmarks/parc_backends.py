@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.median_times import median_times
 from plugconv_mm.ops import ParC2d
-from plugconv_mm.ops.parc_cost import BACKENDS
+from plugconv_mm.ops.parc.backends import BACKENDS
 
 RESOLUTIONS = (7, 14, 28, 56, 84, 112, 168, 224, 336)
 # Maps of a 1333x800 evaluation at strides 4 to 32: (height, width, channels of a tiny ConvNeXt, of a ResNet-50's half)
