@@ -3,13 +3,13 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from plugconv_mm.runtime.launch import leave_group
 from tiny_training import join
 from torch import nn
 from torch.nn.modules import batchnorm
 
 from plugconv_mm.ops import LayerNorm2d
 from plugconv_mm.registry import MODELS
+from plugconv_mm.runtime.distributed import leave_group
 
 
 class RunningNorm(nn.Module):

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from plugconv_mm.analysis.compare import Report, compare
+from plugconv_mm.analysis.compare import ComparisonReport, compare
 from plugconv_mm.analysis.model_zoo import write
 from plugconv_mm.analysis.paper_comparisons import PUBLISHED
 from plugconv_mm.errors import ConfigError
@@ -74,7 +74,7 @@ def names_of(configs: Sequence[str]) -> dict[str, str]:
     return {stem if stems.count(stem) == 1 else config: config for stem, config in zip(stems, configs, strict=True)}
 
 
-def table(reports: Sequence[Report]) -> str:
+def table(reports: Sequence[ComparisonReport]) -> str:
     """Markdown, aligned for people."""
     baseline = reports[0].whole.latency[0]
     rows = [('model', 'parameters (M)', 'multiply-adds (G)', 'latency (ms)', 'quartiles', 'to the first', 'memory (MB)',

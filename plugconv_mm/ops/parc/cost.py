@@ -3,8 +3,8 @@
 A call is taken to cost ``call + M · (move + work · units)`` milliseconds for M million map elements, where the units
 are the multiplications an element takes part in: N · C / groups in the convolution and the circulant product, log2 N in
 the transform. The constants were fitted to times of some 230 shapes, both directions, two layouts, inference and
-training, measured side by side with two threads of a server CPU; ``python -m benchmarks.parc_backends`` shows how near the
-choice comes to the best backend on another machine. Only the order of the times matters, not the times themselves.
+training, measured side by side with two threads of a server CPU; ``python -m benchmarks.parc_backends`` shows how near
+the choice comes to the best backend on another machine. Only the order of the times matters, not the times themselves.
 """
 import functools
 import math

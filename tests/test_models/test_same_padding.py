@@ -1,8 +1,9 @@
 """Arguments of convolutions that keep the size of a map."""
 import pytest
 import torch
-from plugconv_mm.ops.mechanisms.same_padding import check_same_padding
 from torch import nn
+
+from plugconv_mm.models.same_padding import check_same_padding
 
 
 @pytest.mark.parametrize('kernel_size', [1, 2, 3, (3, 5), (4, 1)])
