@@ -24,7 +24,7 @@ from plugconv_mm.runtime.launch import (  # noqa: E402
 )
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 one_process = pytest.fixture(families.one_process)
