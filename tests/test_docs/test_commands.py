@@ -1,7 +1,7 @@
 """The commands of the README, of the documentation and of the configs' pages run, each as it is written there.
 
-Sandbox and stand-ins: conftest.py, ../docs_harness/stand_ins.py. How commands are made shorter, and where what they
-read comes from: ../docs_harness/interpreter.py.
+Sandbox and stand-ins: conftest.py, ../helpers/docs_harness/stand_ins.py. How commands are made shorter, and where the
+files that they read come from: ../helpers/docs_harness/interpreter.py.
 """
 import re
 from pathlib import Path

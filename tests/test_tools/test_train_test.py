@@ -1,7 +1,5 @@
 """tools/train.py and tools/test.py on a handful of images, and what they say of mistakes."""
-import importlib.util
 import json
-import logging
 import os
 import pickle
 import re
@@ -18,32 +16,17 @@ import torch
 for name in ('mmdet', 'mmseg'):
     pytest.importorskip(name)
 
+from repository import ROOT, tool  # noqa: E402
+
 from plugconv_mm.datasets import build_digits  # noqa: E402
 from plugconv_mm.runtime.options import make_parser  # noqa: E402
 from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 
 
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-train, evaluate = tool('train'), tool('test')
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    """Configs are named from the repository's root."""
-    monkeypatch.chdir(ROOT)
-    level = logging.root.level
-    yield
-    logging.root.setLevel(level)
+train, evaluate = tool('train').main, tool('test').main
 
 
 @pytest.fixture(scope='session')
