@@ -141,7 +141,7 @@ def test_wheel_holds_everything(tmp_path):
     code = ('import sys; from setuptools import build_meta; folder = sys.argv[1]; build_meta.build_sdist(folder);'
             'build_meta.build_wheel(folder)')
     source = tmp_path / 'source'
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv', 'data', 'work_dirs', 'build', '.mim'))
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'data', 'work_dirs', 'build', '.mim'))
     subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=source, check=True, capture_output=True)
     wheel, = tmp_path.glob('*.whl')
     with zipfile.ZipFile(wheel) as archive:
