@@ -219,9 +219,8 @@ class WarehouseLayer(nn.Module):
         c_out, c_in = cells.shape[1:3]
         out, inner, height, width = self.kernel_shape
         # The cells of a kernel come in the order (position, output block, input block).
-        mixed = mixed.view(alpha.shape[0], height * width, out // c_out, inner // c_in, c_out, c_in)
-        mixed = mixed.permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(alpha.shape[0], out, height, width, inner)
+        mixed = mixed.view(pooled.shape[0], height * width, out // c_out, inner // c_in, c_out, c_in)
+        return mixed.permute(0, 2, 4, 1, 3, 5).reshape(pooled.shape[0], out, height, width, inner)
 
 
 def _init_cells(cells: Tensor) -> None:
