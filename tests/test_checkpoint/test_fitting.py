@@ -1,5 +1,6 @@
 """Weights of any network reach its model, or an error says that they do not."""
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -193,6 +194,19 @@ def test_names_that_a_module_changes_itself():
 
 def test_a_model_without_weights():
     load_state_dict(nn.ReLU(), {'weight': torch.zeros(1)})
+
+
+def test_a_sharded_model():
+    from plugconv_mm.engine.strategies.fsdp import FSDPStrategy
+    model, source, said = Network(), trained(), []
+    strategy = SimpleNamespace(model=SimpleNamespace(module=model, load_state_dict=model.load_state_dict),
+                               _shapes={name: value.shape for name, value in model.state_dict().items()},
+                               logger=SimpleNamespace(warning=said.append))
+    FSDPStrategy.load_model_state_dict(strategy, under('model.', source.state_dict()))
+    torch.testing.assert_close(model.state_dict(), source.state_dict(), rtol=0, atol=0)
+    assert not said
+    with pytest.raises(CheckpointError, match='no weight that fits Network'):
+        FSDPStrategy.load_model_state_dict(strategy, {'novel.weight': torch.zeros(1)})
 
 
 # -- names of mmpretrain
