@@ -51,10 +51,10 @@ def atomic_folder(out: str | os.PathLike) -> Iterator[Path]:
     Nothing is left behind if it does not, nor by an earlier build of ``out`` that was killed.
 
     Args:
-        out (str | Path): The folder to be; what it held before goes.
+        out: The folder to be; what it held before goes.
 
     Yields:
-        Path: The folder to write into.
+        The folder to write into.
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def atomic_folder(out: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
-def _remove_leftovers(out):
+def _remove_leftovers(out: Path) -> None:
     for path in out.parent.glob(f'.{out.name}.*-*'):
         pid = path.name.rpartition('-')[2]
         if pid.isdigit() and not Path(f'/proc/{pid}').exists():

@@ -22,7 +22,7 @@ class PlugInRegistry(root.Registry):
     """A registry that imports the file of a plug-in when the plug-in is first asked for.
 
     Its ``locations`` are packages that declare their classes with :func:`plugconv_mm.compat.packages.plug_ins`. A
-    plug-in whose package is missing raises :class:`~plugconv_mm.compat.packages.MissingPackageError`.
+    plug-in whose package is missing raises :class:`~plugconv_mm.errors.MissingPackageError`.
     """
 
     def get(self, key):

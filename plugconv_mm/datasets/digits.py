@@ -36,7 +36,7 @@ _GAP = 2  # pixels between the boxes of two digits
 
 
 def check_digits(root, command='python tools/dataset_converters/digits.py --out {data_root}'):
-    """Raise :class:`DataError` unless ``root`` holds a complete set of digits.
+    """Raise :class:`~plugconv_mm.errors.DataError` unless ``root`` holds a complete set of digits.
 
     Args:
         root (str | Path): The folder.
