@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from plugconv_mm.errors import UserError
 from plugconv_mm.visualization import plot_sparsity
 
 
@@ -24,7 +25,7 @@ def main(argv=None):
     out = args.out or folder / 'sparsity.png'
     try:
         plot_sparsity(out, source)
-    except (OSError, ValueError) as error:
+    except (UserError, OSError) as error:
         sys.exit(f'plot_sparsity.py: error: {error}')
     print(f'wrote {out}')
 
