@@ -1,4 +1,4 @@
-# UPerNet on ADE20K, but for the size of the crops
+# UPerNet on ADE20K, without the settings that depend on the size of the crops
 _base_ = [
     './models/upernet.py',
     './schedules/ade20k_adamw_160k.py',
@@ -7,7 +7,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 
-tta_transforms = [  # those after the resize to several scales
+tta_transforms = [  # after the resize to several scales
     [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)],
     [dict(type='LoadAnnotations')],
     [dict(type='PackSegInputs')],

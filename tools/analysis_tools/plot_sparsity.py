@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from plugconv_mm.errors import UserError
 from plugconv_mm.visualization import plot_sparsity
 
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or folder / 'sparsity.png'
     try:
         plot_sparsity(out, source)
-    except (OSError, ValueError) as error:
+    except (UserError, OSError) as error:
         sys.exit(f'plot_sparsity.py: error: {error}')
     print(f'wrote {out}')
 

@@ -1,4 +1,4 @@
-# mmpretrain's ConvNeXt-T with weights from ImageNet, the backbone of baselines. A config that uses it says
+# mmpretrain's ConvNeXt-T with weights from ImageNet, the backbone of baselines. A config that uses it has
 #     custom_imports = dict(imports=['plugconv_mm', 'mmpretrain.models'])
 #     model = dict(backbone=dict(_base_.convnext_tiny, _delete_=True))
 convnext_tiny = dict(
