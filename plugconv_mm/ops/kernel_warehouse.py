@@ -240,7 +240,8 @@ class KWAttention(nn.Module):
             x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0., norm.eps)
         else:
             x = self.norm1(x)
-        z = self.fc2(F.relu(x)).unflatten(1, (self.num_mixtures, -1))
+        z = self.fc2(F.relu(x))
+        z = z.view(pooled.shape[0], self.num_mixtures, self.fc2.out_features // self.num_mixtures)
         if self.fc3 is not None:
             own, others, dropped = z.split([self.num_own, self.fc3.in_features, 1], dim=2)
             before, after = self.fc3(others).split(
@@ -312,8 +313,8 @@ class _KWLayer(nn.Module):
         c_out, c_in = cells.shape[1:3]
         out, inner, height, width = self.kernel_shape
         # The cells of a kernel come in the order (position, output block, input block).
-        mixed = mixed.view(alpha.shape[0], -1, out // c_out, inner // c_in, c_out, c_in).permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(alpha.shape[0], out, height, width, inner)
+        mixed = mixed.view(pooled.shape[0], height * width, out // c_out, inner // c_in, c_out, c_in)
+        return mixed.permute(0, 2, 4, 1, 3, 5).reshape(pooled.shape[0], out, height, width, inner)
 
 
 class KWConv2d(_KWLayer):

@@ -162,7 +162,8 @@ class DecomposedLargeKernelConv2d(nn.Module):
             biases.append(shift)
         if self.small_conv is not None:
             margin = (self.kernel_size - self.small_kernel) // 2
-            kernels[0] = kernels[0] + F.pad(kernels[2], (0, 0, margin, margin))
+            padded = F.pad(kernels[2], (0, 0, margin, margin))
+            kernels[0] = kernels[0] + padded.view(kernels[0].shape)  # whose shape TorchScript's exporter then knows
             biases[0] = biases[0] + biases[2]
         return kernels[0], biases[0], kernels[1], biases[1]
 
