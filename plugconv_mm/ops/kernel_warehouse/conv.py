@@ -51,9 +51,6 @@ class KWConv2d(WarehouseLayer):
     """
     takes_affine = True
 
-    transposed = False
-    output_padding = (0, 0)
-
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
                  stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | str = 0,
                  dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True,

@@ -199,7 +199,7 @@ def _(grad: Tensor, kernel: Tensor, kept: Tensor, groups: int, of_lines: bool) -
 
 
 def _keep_kernel(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, int, bool], output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
     _, kernel, ctx.groups, _ = inputs
     ctx.save_for_backward(kernel, output[1])
 
