@@ -16,7 +16,7 @@ from plugconv_mm.errors import CheckpointError, CheckpointNotFoundError, Missing
 
 
 def _history_statistic(owner: Any, name: str) -> Any:
-    """What mmengine's checkpoints need of ``getattr``: the statistics of a HistoryBuffer, and nothing else."""
+    """Stand in for the ``getattr`` of mmengine's checkpoints: it gives the statistics of a HistoryBuffer alone."""
     from mmengine.logging import HistoryBuffer
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')

@@ -46,7 +46,7 @@ def installed_versions(name: str) -> dict[str, str]:
 
 
 def install_help(name: str) -> str:
-    """How to install a package so that it fits the OpenMMLab packages that are there already."""
+    """Give the command that installs a package to match the OpenMMLab packages that are there already."""
     original = any(not distribution.startswith('onedl-') for other in ('mmengine', 'mmcv')
                    for distribution in installed_versions(other))
     distribution, extra = (PACKAGES[name].distributions[int(original)], 'openmmlab' if original else 'onedl')
@@ -58,7 +58,7 @@ def install_help(name: str) -> str:
 
 
 def mmcv_build_help() -> str:
-    """How to put mmcv's compiled operators into the mmcv that is installed."""
+    """Give the command that adds mmcv's compiled operators to the installed mmcv."""
     distribution, version = next(iter(installed_versions('mmcv').items()), ('onedl-mmcv', '2.3.6'))
     start, tools = 'To have every operator of mmcv, ', "`pip install 'setuptools>=80,<82' wheel ninja psutil`"
     build = 'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation --force-reinstall --no-deps'

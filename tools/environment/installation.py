@@ -1,4 +1,4 @@
-"""What is installed into the environment, step by step."""
+"""Steps of the installation into the environment."""
 import os
 import shutil
 import sys
@@ -39,7 +39,7 @@ class Installation:
         )
 
     def docs_step(self) -> Step:
-        """What `make docs` needs on top of the set-up."""
+        """Requirements of `make docs` on top of the set-up."""
         requirements = REQUIREMENTS / 'docs.txt'
         return Step('docs', 'Sphinx, for the documentation', 'about 10 s', (requirements, ),
                     lambda: self.environment.pip('--prefer-binary', '-r', str(requirements)))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def rdft_matrix(length: int, like: Tensor) -> Tensor:
-    """Of N = `length` real numbers, x (..., N), to their half spectrum: ``x @ matrix`` (..., 2 (N // 2 + 1)).
+    """Matrix of the real transform: of x (..., N), N = `length`, ``x @ matrix`` is the half spectrum (..., 2 (N // 2 + 1)).
 
     Real parts come first, then imaginary parts. Device and type are those of `like`.
     """
@@ -19,7 +19,7 @@ def rdft_matrix(length: int, like: Tensor) -> Tensor:
 
 
 def irdft_matrix(length: int, like: Tensor) -> Tensor:
-    """The way back, from the half spectrum (..., 2 (N // 2 + 1)) to N = `length` real numbers."""
+    """Matrix of the inverse real transform, from the half spectrum (..., 2 (N // 2 + 1)) to N = `length` numbers."""
     angle = _angles(length)[:length // 2 + 1]
     # Each frequency but the first, and the last of an even length, stands for two.
     count = torch.full((length // 2 + 1, 1), 2., dtype=angle.dtype)
@@ -30,7 +30,7 @@ def irdft_matrix(length: int, like: Tensor) -> Tensor:
 
 
 def dft_matrix(length: int, like: Tensor) -> Tensor:
-    """Of N = `length` complex numbers, x (2 N, ...), to their spectrum: ``matrix @ x`` (2 N, ...)."""
+    """Matrix of the complex transform: of x (2 N, ...), N = `length`, ``matrix @ x`` is the spectrum (2 N, ...)."""
     angle = _angles(length)
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))).div(math.sqrt(length)).to(like)

@@ -1,4 +1,4 @@
-"""What a layer derives from its weights alone, kept per map size while the layer is in evaluation mode."""
+"""Cache of the tensors that a layer derives from its weights alone, by map size, in evaluation mode."""
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
