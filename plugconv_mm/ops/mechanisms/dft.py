@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def rdft_matrix(length: int, like: Tensor) -> Tensor:
-    """Matrix of the real transform: of x (..., N), N = `length`, ``x @ matrix`` is the half spectrum (..., 2 (N // 2 + 1)).
+    """Matrix of the real transform: ``x @ matrix`` is the half spectrum (..., 2 (N // 2 + 1)) of x (..., N = `length`).
 
     Real parts come first, then imaginary parts. Device and type are those of `like`.
     """
