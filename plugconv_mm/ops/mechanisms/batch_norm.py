@@ -23,8 +23,8 @@ def fold_batch_norm(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     scale = (var + norm.eps).rsqrt()
     if weight is not None:
         scale = scale * weight
-    shift = -mean * scale
-    return scale, shift if bias is None else shift + bias
+    shift = mean * scale
+    return scale, -shift if bias is None else bias - shift
 
 
 def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
