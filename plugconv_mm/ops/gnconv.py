@@ -91,18 +91,19 @@ class GnConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (N, in_channels, H, W)."""
         check_map(x, self.in_channels, 'GnConv2d')
-        narrow, (proj_in, *pws, proj_out) = self.widths[0], (self.proj_in, *self.pws, self.proj_out)
-        if not all([is_plain(conv, nn.Conv2d) for conv in (proj_in, *pws, proj_out)]) or proj_in.bias is None:
+        narrow, proj_in, following = self.widths[0], self.proj_in, [*self.pws, self.proj_out]
+        if (not is_plain(proj_in, nn.Conv2d) or proj_in.bias is None
+                or not all([is_plain(conv, nn.Conv2d) for conv in following])):
             p, q = proj_in(x).tensor_split((narrow, ), dim=1)
             first, *gates = self._filter(q).split(self.widths, dim=1)
             g = p * first
-            for pw, gate in zip(pws, gates, strict=True):
-                g = pw(g) * gate
-            return proj_out(g)
+            for conv, gate in zip(following[:-1], gates, strict=True):
+                g = conv(g) * gate
+            return following[-1](g)
         # p and q come from two convolutions: of a slice of one output the filter would need a copy.
         weight, bias = proj_in.weight, proj_in.bias
         q = self._filter(F.conv2d(x, weight[narrow:], bias[narrow:]))
-        layers = [(weight[:narrow], bias[:narrow]), *((conv.weight, conv.bias) for conv in (*pws, proj_out))]
+        layers = [(weight[:narrow], bias[:narrow]), *[(conv.weight, conv.bias) for conv in following]]
         if not token_chunks_pay(x):
             return self._recurse(x, q, layers, F.conv2d)
         y = torch.empty((len(x), self.out_channels, *x.shape[2:]), dtype=q.dtype, memory_format=torch.channels_last)

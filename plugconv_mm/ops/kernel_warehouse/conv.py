@@ -91,7 +91,7 @@ class KWConv2d(WarehouseLayer):
         if is_exporting():
             y = self._convolve_windows(x, kernels)
             return y if bias is None else y + bias[:, None, None]
-        if len(x) == 0:  # a kernel of zeros, which has gradients
+        if x.shape[0] == 0:  # a kernel of zeros, which has gradients
             return F.conv2d(x, kernels.sum(0), bias, *settings, self.groups)
         if x.device.type == 'cpu':
             # One convolution for each sample keeps the channels-last layout, in which they are fast there.

@@ -23,8 +23,8 @@ def fold_batch_norm(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     scale = (var + norm.eps).rsqrt()
     if weight is not None:
         scale = scale * weight
-    shift = -mean * scale
-    return scale, shift if bias is None else shift + bias
+    shift = mean * scale
+    return scale, -shift if bias is None else bias - shift
 
 
 def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
@@ -57,9 +57,9 @@ def norm_of_features(norm: nn.Module, x: Tensor) -> Tensor:
     A BatchNorm in training refuses one value per channel, which has no variance. The statistics stay as they are. A
     SyncBatchNorm is called whatever it gets, as other processes wait for it.
     """
-    alone = (len(x) == 1 and norm.training and isinstance(norm, _BatchNorm) and norm.running_mean is not None
-             and not isinstance(norm, nn.SyncBatchNorm))
-    if not alone:
+    # The size is asked for last: exported graphs, which are of evaluation, would be fixed to it.
+    if not (norm.training and isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm)
+            and norm.running_mean is not None and x.shape[0] == 1):
         return norm(x)
     if is_plain(norm, _BatchNorm):
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
