@@ -6,7 +6,6 @@ Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.arch import look_up_arch
@@ -14,18 +13,12 @@ from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.kw_base import KWBackbone
 from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
-from plugconv_mm.ops.kernel_warehouse import pool
-from plugconv_mm.ops.mechanisms.tracing import is_exporting
 from plugconv_mm.registry import MODELS
 
 
 def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
     """Apply the layer to the channels of a map (N, C, H, W) that is channels-last in memory, as is the result."""
-    if is_exporting():
-        return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    weights = layer.kernels(pool(x, (2, 3)))[:, :, 0, 0]
-    samples = zip(x.permute(0, 2, 3, 1).split(1), weights, strict=True)
-    return torch.cat([F.linear(sample, weight, layer.bias) for sample, weight in samples]).permute(0, 3, 1, 2)
+    return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class KWConvNeXtBlock(ResidualBlock):
