@@ -5,11 +5,11 @@
 - Rao et al., "Global Filter Networks for Image Classification", https://arxiv.org/abs/2107.00645
 """
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
 from plugconv_mm.ops.mechanisms.check_map import check_map
@@ -70,11 +70,11 @@ def _(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
-def _keep_inputs(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _filter_gradient(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _filter_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
     return _filter_backward_operator(grad, *ctx.saved_tensors)
 
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.utils import _pair
 
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
-from plugconv_mm.ops.mechanisms.tracing import is_exporting
+from plugconv_mm.ops.mechanisms.tracing import is_exporting, side
 
 
 @dataclass
@@ -417,8 +417,8 @@ class KWConv2d(_KWLayer):
         if self.padding == 'same':
             x = F.pad(x, [side for e in reversed(extents) for side in (e // 2, e - e // 2)])
             margins = [0, 0]
-        sizes = [(int(size) + 2 * m - e - 1) // s + 1
-                 for size, m, e, s in zip(x.shape[2:], margins, extents, self.stride, strict=True)]
+        sizes = [(side(x, dim) + 2 * m - e - 1) // s + 1
+                 for dim, m, e, s in zip((2, 3), margins, extents, self.stride, strict=True)]
         if self.kernel_size == (1, 1) and not any(margins):
             windows = x[:, :, ::self.stride[0], ::self.stride[1]]
         else:

@@ -1,7 +1,9 @@
 """Fast-ParC: ParC by fast Fourier transforms."""
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from plugconv_mm.ops.parc.backends.base import Backend, Geometry
 
@@ -109,7 +111,7 @@ class _FastParC(torch.autograd.Function):
     """The product with its gradients, for autograd."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, lines: Tensor, kernel: Tensor, groups: int) -> Tensor:
+    def forward(ctx: Any, lines: Tensor, kernel: Tensor, groups: int) -> Tensor:
         y, spectrum = _fast_parc(lines, kernel, groups, keep=ctx.needs_input_grad[1])
         ctx.groups = groups
         ctx.save_for_backward(kernel, spectrum)
@@ -117,8 +119,9 @@ class _FastParC(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        return *_fast_parc_backward(grad, *ctx.saved_tensors, ctx.groups, ctx.needs_input_grad[0]), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        kernel, spectrum = ctx.saved_tensors
+        return *_fast_parc_backward(grad, kernel, spectrum, ctx.groups, ctx.needs_input_grad[0]), None
 
 
 # The operators that torch.compile sees. Maps go in as they are, and all that comes out is contiguous; spectra are real,
@@ -157,11 +160,11 @@ def _(grad: Tensor, channels: int, width: int, length: int) -> Tensor:
     return grad.new_empty(channels, width, length)
 
 
-def _keep_shape(ctx: FunctionCtx, inputs: tuple[Tensor], output: Tensor) -> None:
+def _keep_shape(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
     ctx.shape = tuple(inputs[0].shape)
 
 
-def _spectrum_gradient(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+def _spectrum_gradient(ctx: Any, grad: Tensor) -> Tensor:
     return _spectrum_backward_operator(grad, *ctx.shape)
 
 
@@ -198,14 +201,14 @@ def _(grad: Tensor, kernel: Tensor, kept: Tensor, groups: int, of_lines: bool) -
             grad.new_empty(kernel.shape if kept.numel() else (0, )))
 
 
-def _keep_kernel(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, int, bool], output: tuple[Tensor, Tensor]) -> None:
+def _keep_kernel(ctx: Any, inputs: tuple[Tensor, Tensor, int, bool], output: tuple[Tensor, Tensor]) -> None:
     ctx.mark_non_differentiable(output[1])
     _, kernel, ctx.groups, _ = inputs
     ctx.save_for_backward(kernel, output[1])
 
 
-def _fast_parc_gradient(ctx: FunctionCtx, grad: Tensor, _: None) -> tuple[Tensor | None, Tensor | None, None, None]:
-    of_lines, of_kernel, *_ = ctx.needs_input_grad
+def _fast_parc_gradient(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, Tensor | None, None, None]:
+    of_lines, of_kernel = ctx.needs_input_grad[:2]
     grad_lines, grad_kernel = _fast_parc_backward_operator(grad, *ctx.saved_tensors, ctx.groups, of_lines)
     return grad_lines if of_lines else None, grad_kernel if of_kernel else None, None, None
 
