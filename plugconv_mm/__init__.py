@@ -6,7 +6,7 @@ configs as ``type='plugconv_mm.<Name>'``.
 """
 import importlib
 
-from plugconv_mm.compat import bridge, loading, panoptic
+from plugconv_mm.compat import bridge, class_weights, loading, panoptic
 from plugconv_mm.compat.packages import check_versions
 from plugconv_mm.version import __version__
 
@@ -15,6 +15,7 @@ __all__ = ['__version__']
 check_versions()
 bridge.install()
 loading.install()
+class_weights.install()
 panoptic.install()
 
 

@@ -4,11 +4,8 @@ mmengine's own loader answers a file that ``weights_only=True`` refuses by runni
 leaves half a checkpoint where it is interrupted. Nothing is imported before mmengine's runner is.
 """
 import os
-import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import PathFinder
 
-_NAME = 'mmengine.runner.checkpoint'
+from plugconv_mm.compat.imports import after_import
 
 
 def _register(module) -> None:
@@ -31,29 +28,9 @@ def _register(module) -> None:
     module.CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
 
 
-class _CheckpointFinder(MetaPathFinder):
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != _NAME:
-            return None
-        spec = PathFinder.find_spec(fullname, path)
-        if spec is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module):
-                execute(module)
-                _register(module)
-
-            spec.loader.exec_module = execute_and_register
-        return spec
-
-
 def install() -> None:
     """Replace mmengine's loader and writer of local files, now or as soon as its runner is imported.
 
     Calling it again changes nothing.
     """
-    if _NAME in sys.modules:
-        _register(sys.modules[_NAME])
-    elif not any(isinstance(finder, _CheckpointFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _CheckpointFinder())
+    after_import('mmengine.runner.checkpoint', _register)
