@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from plugconv_mm.analysis import interleave
+
 
 def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.5, rounds: int = 5,
                 device: str = 'cpu', warm_ups: int = 2) -> dict[str, float]:
@@ -28,6 +30,6 @@ def interleaved(candidates: dict[str, Callable[[], object]], seconds: float = 0.
         wait()
         return time.perf_counter() - begin
 
-    times = interleaved({name: lambda call=call: clocked(call) for name, call in candidates.items()}, rounds,
-                               seconds, warm_ups)
+    clocks = {name: lambda call=call: clocked(call) for name, call in candidates.items()}
+    times = interleave.interleaved(clocks, rounds, seconds, warm_ups)
     return {name: 1e3 * statistics.median(t) for name, t in times.items()}
