@@ -12,7 +12,7 @@ from plugconv_mm.ops.parc.cost import Workload, cheapest_backend
 
 @dataclass
 class Plan:
-    """How one call is carried out.
+    """The decisions about one call.
 
     Attributes:
         geometry: Axis and sizes.
