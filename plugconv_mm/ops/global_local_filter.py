@@ -133,7 +133,8 @@ class GlobalLocalFilter(nn.Module):
         key = f'{prefix}complex_weight'
         weight = state_dict.get(key)
         if weight is not None and weight.dim() == 4 and weight.shape[::3] == self.complex_weight.shape[::3]:
-            state_dict[key] = _resize(weight, self.complex_weight.shape[1:3])
+            rows, columns = self.complex_weight.shape[1:3]
+            state_dict[key] = _resize(weight, (rows, columns))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
