@@ -5,16 +5,22 @@ padded images end in an IndexError. Later versions leave these pixels out, as to
 """
 import functools
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from plugconv_mm.compat.imports import after_import
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _leave_out_ignored(module: ModuleType) -> None:
     original = module.cross_entropy
 
     @functools.wraps(original)
-    def cross_entropy(pred, label, weight=None, class_weight=None, reduction='mean', avg_factor=None,
-                      ignore_index=-100, avg_non_ignore=False):
+    def cross_entropy(pred: 'Tensor', label: 'Tensor', weight: 'Tensor | None' = None,
+                      class_weight: 'Tensor | None' = None, reduction: str = 'mean',
+                      avg_factor: 'float | Tensor | None' = None, ignore_index: int = -100,
+                      avg_non_ignore: bool = False) -> 'Tensor':
         if class_weight is not None and avg_factor is None and reduction == 'mean' and not (
                 0 <= ignore_index < len(class_weight)):
             avg_factor = class_weight[label[label != ignore_index]].sum()
