@@ -149,8 +149,6 @@ class GlobalLocalFilter(nn.Module):
             return x * self.complex_weight.sum().to(dtype)  # FFTs take no empty batches; the gradients are zeros
         if torch.compiler.is_compiling():
             return _filter_operator(x.to(dtype), self.complex_weight.to(dtype))
-        if len(x) == 0:  # which FFTs refuse
-            return self._filter_by_matrices(x.to(dtype))
         size = x.shape[2], x.shape[3] // 2 + 1, dtype
         spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
         if KernelCache.serves(self):
