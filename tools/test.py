@@ -38,7 +38,8 @@ def set_visualization(cfg, args, scope):
     if hook is None:
         raise ConfigError("--show and --show-dir need default_hooks.visualization in the config, such as "
                           "dict(type='DetVisualizationHook') or dict(type='SegVisualizationHook')")
-    hook.update(show=args.show, wait_time=args.wait_time)
+    # every batch: mmseg 1.2.2 and mmpretrain draw one in so many
+    hook.update(show=args.show, wait_time=args.wait_time, interval=1)
     if scope == 'mmpretrain':
         hook.update(enable=True, out_dir=args.show_dir)
     else:
