@@ -1,5 +1,7 @@
 """The repository's root, and the modules of its commands."""
 import importlib.util
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -17,3 +19,16 @@ def load_file(path: str) -> ModuleType:
 def tool(name: str) -> ModuleType:
     """Import a command by its name below ``tools``, such as 'analysis_tools/compare'."""
     return load_file(f'tools/{name}.py')
+
+
+def copy_sources(destination: Path) -> None:
+    """Copy the repository without its history, environments, data sets and results."""
+    at_root = ('.git', '.venv*', 'data', 'work_dirs', 'build')
+    anywhere = ('.mim', '__pycache__', '_build')
+
+    def ignored(folder, names):
+        patterns = anywhere + (at_root if Path(folder) == ROOT else ())
+        return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+
+    shutil.copytree(ROOT, destination, symlinks=True, ignore=ignored)
+    (destination / 'work_dirs').mkdir()

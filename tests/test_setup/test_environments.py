@@ -7,11 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import copy_sources
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -25,9 +24,7 @@ pytestmark = pytest.mark.slow
 def test_environment(extra, constraints, tests, tmp_path):
     """Downloads 3 GB and takes 6 GB of the disk. The original stack took 14 minutes on two busy cores."""
     source, python = tmp_path / 'source', tmp_path / 'venv' / 'bin' / 'python'
-    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(
-        '.git', '.venv*', 'data', 'work_dirs', 'build', '.mim', '__pycache__', '_build'))
-    (source / 'work_dirs').mkdir()
+    copy_sources(source)
     variables = {key: value for key, value in os.environ.items() if not key.startswith(('PYTHON', 'PIP_CONSTRAINT'))}
     variables.update(OMP_NUM_THREADS='1', PIP_CONSTRAINT=str(source / 'requirements' / constraints))
 

@@ -13,8 +13,8 @@ import setuptools
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from repository import ROOT, copy_sources
 
-ROOT = Path(__file__).parents[2]
 MMCV_NAMES = {'mmcv', 'mmcv-full', 'mmcv-lite', 'onedl-mmcv'}
 
 
@@ -141,7 +141,7 @@ def test_wheel_holds_everything(tmp_path):
     code = ('import sys; from setuptools import build_meta; folder = sys.argv[1]; build_meta.build_sdist(folder);'
             'build_meta.build_wheel(folder)')
     source = tmp_path / 'source'
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'data', 'work_dirs', 'build', '.mim'))
+    copy_sources(source)
     subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=source, check=True, capture_output=True)
     wheel, = tmp_path.glob('*.whl')
     with zipfile.ZipFile(wheel) as archive:
