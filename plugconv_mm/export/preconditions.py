@@ -25,8 +25,9 @@ def check_packages() -> None:
     if missing:
         raise ExportError(f'the export to ONNX needs {", ".join(missing)}: pip install {" ".join(missing)}, or all of '
                           "it with pip install 'plugconv-mm[onnx]'")
-    if not hasattr(torch.onnx, 'ONNXProgram'):
-        raise ExportError(f'the export to ONNX needs torch 2.6 or newer, this is {torch.__version__}')
+    # torch.export of older versions keeps a batch of one apart, or takes an in-place sum for a change of a constant.
+    if torch.__version__ < (2, 10):
+        raise ExportError(f'the export to ONNX needs torch 2.10 or newer, this is {torch.__version__}')
 
 
 def check_destination(path: Path) -> None:

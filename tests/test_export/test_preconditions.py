@@ -3,7 +3,9 @@ import re
 import sys
 
 import pytest
+import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 for name in ('onnx', 'onnxruntime', 'onnxscript', 'mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
@@ -39,6 +41,11 @@ def test_options_are_checked_first(tmp_path, monkeypatch):
     refuses(nn.Sequential(DeformConv2d(3, 4, 1)), (8, 8), '0 is a DeformConv2d of mmcv', tmp_path, monkeypatch)
     monkeypatch.setattr(preconditions, '_MAX_BYTES', 10)
     refuses(nn.Conv2d(3, 4, 1), (8, 8), 'the weights take .* an ONNX file holds at most 2', tmp_path, monkeypatch)
+
+
+def test_torch_is_too_old(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, '__version__', TorchVersion('2.9.1+cu128'))
+    refuses(nn.Conv2d(3, 4, 1), (8, 8), r'needs torch 2.10 or newer, this is 2.9.1\+cu128', tmp_path, monkeypatch)
 
 
 def test_missing_folder_or_package(tmp_path, monkeypatch):
