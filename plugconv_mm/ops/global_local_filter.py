@@ -54,7 +54,7 @@ def _filter_backward_operator(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[
     """The gradients of the map and of the weight."""
     height, width = x.shape[2:]
     columns = width // 2 + 1
-    grad = torch.fft.rfft2(grad, norm='ortho')
+    grad = torch.fft.rfft2(grad.contiguous(), norm='ortho')  # MKL of torch 2.6 takes none that a sum stretched
     grad_weight = torch.view_as_real((torch.fft.rfft2(x, norm='ortho').conj() * grad).sum(0))
     # Each column but the first, and the last of an even width, stands for two.
     grad_weight[:, :, 1:(width + 1) // 2] *= 2

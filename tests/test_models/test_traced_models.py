@@ -59,6 +59,7 @@ def models(*quick):
         'name', [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in MODELS])
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 10), reason='torch.export keeps some batch sizes apart')
 @models('parc-convnext', 'horfpn-gf')
 def test_torch_export_of_any_batch(name):
     model = build(name).eval()

@@ -61,6 +61,7 @@ def assert_near(got, want):
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 10), reason='torch.export keeps some batch sizes apart')
 @every_operator
 @pytest.mark.parametrize('strict', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_torch_export_of_any_batch(name, strict):
