@@ -39,7 +39,7 @@ napoleon_use_rtype = False
 napoleon_custom_sections = [('Shape', 'notes_style'), ('Shapes', 'notes_style'), ('Cost', 'notes_style')]
 nitpicky = True
 # Other packages, which are not looked up over the network.
-_OTHERS = 'argparse|collections|mmcv|mmdet|mmengine|mmseg|multiprocessing|numpy|os|pathlib|torch'
+_OTHERS = 'argparse|collections|contextlib|matplotlib|mmcv|mmdet|mmengine|mmseg|multiprocessing|numpy|os|pathlib|torch'
 nitpick_ignore_regex = [(r'py:.*', rf'({_OTHERS})\..*'),
                         (r'py:class', r'(.*\.)?[A-Z]'),  # type variables
                         (r'py:class', r'dict\[str')]  # of dataclasses, whose annotations are split at commas

@@ -20,7 +20,7 @@ def run_parts(model: nn.Module, image: Tensor, part: Callable[[str], AbstractCon
     """Run the forward pass of prediction, without decoding, NMS and RoIAlign.
 
     Args:
-        model: As in :func:`measure`, but on any device.
+        model: As in :func:`~plugconv_mm.analysis.measure`, but on any device.
         image: (N, C, H, W), on the device of the model.
         part: ``part(name)`` is entered around each part that the model has, one of ``PARTS``.
 

@@ -5,14 +5,13 @@ matrix, or with DFT matrices where it mixes channels; the global filter of gnCon
 the dynamic convolutions of KernelWarehouse become products with windows of the map. So
 ``torch.onnx.export(model, ..., dynamo=True)`` takes each of them, too. This package adds what a whole model needs:
 
-- :mod:`plugconv_mm.export.tasks`: the part of a model that is exported, by its task
-- :mod:`plugconv_mm.export.preconditions`: checks before the export
-- :mod:`plugconv_mm.export.onnx_file`: the export, and the writing of the file
-- :mod:`plugconv_mm.export.onnx_runtime`: the comparison with PyTorch in ONNX Runtime
-- :mod:`plugconv_mm.export.report`: the result
+- ``tasks``: the part of a model that is exported, by its task
+- ``preconditions``: checks before the export
+- ``onnx_file``: the export, and the writing of the file
+- ``onnx_runtime``: the comparison with PyTorch in ONNX Runtime
+- ``report``: the result
 """
-from plugconv_mm.errors import ExportError
 from plugconv_mm.export.onnx_file import TOLERANCE, export_onnx
 from plugconv_mm.export.report import ExportReport
 
-__all__ = ['TOLERANCE', 'ExportError', 'ExportReport', 'export_onnx']
+__all__ = ['TOLERANCE', 'ExportReport', 'export_onnx']

@@ -5,18 +5,11 @@ import doctest
 import pytest
 import torch
 import torch.nn.functional as F
+from random_state import randomise
 
 from plugconv_mm.ops import GlobalLocalFilter, global_local_filter
 
 SIZES = [(7, 7), (14, 14), (25, 42), (1, 9), (9, 1), (1, 1), (2, 3)]
-
-
-def randomise(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(0.1, 0.5, generator=generator)
-    return module
 
 
 def defined_filter(module, x):

@@ -5,18 +5,11 @@ import pickle
 
 import pytest
 import torch
+from random_state import randomise
 
 from plugconv_mm.ops import GlobalLocalFilter, GnConv2d, gnconv
 
 FILTERS = ['7x7', 'gf']
-
-
-def randomise(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(0.1, 0.5, generator=generator)
-    return module
 
 
 def defined_gnconv(module, x):

@@ -6,19 +6,10 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from random_state import randomise_state
 from torch import nn
 
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear
-
-
-def randomise(module):
-    generator = torch.Generator().manual_seed(0)
-    for name, value in module.state_dict().items():
-        if value.is_floating_point():
-            value.copy_(torch.randn(value.shape, generator=generator) * 0.5)
-            if name.endswith('running_var'):
-                value.abs_().add_(0.5)
-    return module
 
 
 def attention_by_definition(layer, pooled, start):
@@ -76,7 +67,7 @@ class TwoLayers(nn.Module):
 
 
 def two_layers(**settings):
-    return randomise(TwoLayers(**settings)).double().eval()
+    return randomise_state(TwoLayers(**settings)).double().eval()
 
 
 @pytest.mark.parametrize('settings', [
@@ -105,7 +96,7 @@ def test_convolutions(settings, batch):
 
 @pytest.mark.parametrize('shape', [(3, 8), (3, 5, 8), (1, 2, 3, 8)])
 def test_linear(shape):
-    layer = randomise(KWLinear(8, 6)).double().eval()
+    layer = randomise_state(KWLinear(8, 6)).double().eval()
     x = torch.randn(shape, dtype=torch.float64)
     want = []
     for sample in x:
@@ -115,7 +106,7 @@ def test_linear(shape):
 
 
 def test_scale_and_shift_of_the_output():
-    conv = randomise(KWConv2d(4, 6, 3)).eval()
+    conv = randomise_state(KWConv2d(4, 6, 3)).eval()
     x, scale, shift = torch.randn(2, 4, 8, 8), torch.randn(6), torch.randn(6)
     want = conv(x) * scale[:, None, None] + shift[:, None, None]
     torch.testing.assert_close(conv(x, scale, shift), want, atol=1e-4, rtol=1e-4)
@@ -187,8 +178,8 @@ def test_gradients():
     warehouse = KernelWarehouse(cell_inplane_ratio=0.5)
     conv = KWConv2d(4, 4, (1, 2), groups=2, warehouse=warehouse)
     warehouse.allocate(conv)
-    randomise(warehouse)
-    conv = randomise(conv).double().eval()
+    randomise_state(warehouse)
+    conv = randomise_state(conv).double().eval()
     x = torch.randn(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
     cells = torch.randn(4, 4, 1, 1, 1, dtype=torch.float64, requires_grad=True)
     assert warehouse.weights[0].shape == cells.shape
@@ -198,7 +189,7 @@ def test_gradients():
 
 
 def test_one_sample_trains_by_the_running_statistics():
-    conv = randomise(KWConv2d(4, 6, 3))
+    conv = randomise_state(KWConv2d(4, 6, 3))
     x = torch.randn(1, 4, 8, 8)
     want = copy.deepcopy(conv).eval()(x)
     before = conv.attention.norm1.running_mean.clone()

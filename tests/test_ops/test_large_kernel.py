@@ -5,20 +5,10 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from random_state import randomise_state
 from torch import nn
 
 from plugconv_mm.ops import DecomposedLargeKernelConv2d
-
-
-def randomise(module):
-    """Parameters and statistics that leave nothing at zero or one."""
-    generator = torch.Generator().manual_seed(0)
-    for name, value in module.state_dict().items():
-        if value.is_floating_point():
-            value.copy_(torch.randn(value.shape, generator=generator) * 0.3)
-            if name.endswith('running_var'):
-                value.abs_().add_(0.5)
-    return module
 
 
 def by_definition(module, x):
@@ -44,7 +34,7 @@ def by_definition(module, x):
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('kernel_size, small_kernel', [(13, 5), (9, 3), (5, 5)])
 def test_definition(kernel_size, small_kernel, training):
-    module = randomise(DecomposedLargeKernelConv2d(6, kernel_size, small_kernel)).double().train(training)
+    module = randomise_state(DecomposedLargeKernelConv2d(6, kernel_size, small_kernel)).double().train(training)
     assert (module.small_conv is None) == (kernel_size == small_kernel)
     x = torch.randn(2, 6, 11, 17, dtype=torch.float64)
     torch.testing.assert_close(module(x), by_definition(module, x))
@@ -54,7 +44,7 @@ def test_definition(kernel_size, small_kernel, training):
 @pytest.mark.parametrize('kernel_size, size', [(7, (5, 6)), (51, (5, 6)), (21, (70, 3)), (23, (4, 150)), (31, (1, 1))])
 def test_gradients(kernel_size, size, training):
     """Kernels shorter and longer than the map, and maps of more columns than go into one product."""
-    module = randomise(DecomposedLargeKernelConv2d(3, kernel_size, 3)).double().train(training)
+    module = randomise_state(DecomposedLargeKernelConv2d(3, kernel_size, 3)).double().train(training)
     x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
     parameters = [x, *module.parameters()]
     coefficients = torch.randn(2, 3, *size, dtype=torch.float64)
@@ -65,13 +55,13 @@ def test_gradients(kernel_size, size, training):
 
 
 def test_gradients_of_gradients():
-    module = randomise(DecomposedLargeKernelConv2d(2, 21, 3)).double()
+    module = randomise_state(DecomposedLargeKernelConv2d(2, 21, 3)).double()
     x = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x, _: module(x), (x, module.vertical.conv.weight))
 
 
 def test_frozen_kernels():
-    module = randomise(DecomposedLargeKernelConv2d(2, 21, 3)).requires_grad_(False)
+    module = randomise_state(DecomposedLargeKernelConv2d(2, 21, 3)).requires_grad_(False)
     x = torch.randn(2, 2, 8, 8, requires_grad=True)
     module(x).sum().backward()
     assert x.grad is not None and module.vertical.conv.weight.grad is None
@@ -79,7 +69,7 @@ def test_frozen_kernels():
 
 @pytest.mark.parametrize('kernel_size', [51, 13, 5])
 def test_deployed_form(kernel_size):
-    module = randomise(DecomposedLargeKernelConv2d(8, kernel_size)).eval()
+    module = randomise_state(DecomposedLargeKernelConv2d(8, kernel_size)).eval()
     x = torch.randn(2, 8, 30, 60)
     want = by_definition(module, x)
     deployed = copy.deepcopy(module)
@@ -95,7 +85,7 @@ def test_deployed_form(kernel_size):
 
 
 def test_layouts_agree():
-    module = randomise(DecomposedLargeKernelConv2d(8, 13)).eval()
+    module = randomise_state(DecomposedLargeKernelConv2d(8, 13)).eval()
     x = torch.randn(2, 8, 15, 20)
     torch.testing.assert_close(module(x.contiguous(memory_format=torch.channels_last)), module(x))
 
