@@ -1,16 +1,17 @@
-# `make` lists what there is. PYTHON=/path/to/python3.11 and VENV=folder choose another Python and another place for
-# the environment.
-VENV ?= .venv
+# `make` lists what there is. STACK=openmmlab takes the original OpenMMLab packages instead of the onedl-* ones, in an
+# environment of its own; PYTHON=/path/to/python3.11 and VENV=folder choose another Python and another place for it.
+STACK ?= onedl
+VENV ?= $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
 PYTEST_ARGS ?=
-export VENV
+export STACK VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint docs mmcv clean distclean
+.PHONY: help setup demo test test-slow lint types docs mmcv clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-setup: ## set up the environment in .venv (about 2 minutes, then at once)
+setup: ## set up the environment in .venv, of STACK=openmmlab in .venv-openmmlab (about 2 minutes, then at once)
 	@sh tools/setup.sh
 
 demo: setup ## train and evaluate a detector and a segmentor on real images, leave figures and images
@@ -24,6 +25,9 @@ test-slow: setup ## run the slow tests
 
 lint: setup ## check the code with ruff
 	@"$(VENV)/bin/python" -m ruff check .
+
+types: setup ## check the types with basedpyright
+	@"$(VENV)/bin/python" -m basedpyright
 
 docs: ## build the documentation into docs/_build/html
 	@sh tools/setup.sh --docs

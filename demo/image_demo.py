@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from plugconv_mm.analysis.loading import check_device
-from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.build import check_device
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.user_errors import plain_errors
 
 
 def parse_args(argv=None):
@@ -28,16 +30,18 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors('image_demo.py'):
         from plugconv_mm.datasets.image_files import find_images
-        from plugconv_mm.runtime.inference import Predictor, check_task, draw_images
+        from plugconv_mm.runtime.drawing import PredictionDrawer, check_task, draw_images
+        from plugconv_mm.runtime.prediction import Predictor
         from plugconv_mm.runtime.weights import build_with_weights
         check_device(args.device)
         source = Path(args.images)
         images = find_images(source)
         cfg = load_config(args)
         check_task(cfg)
-        predictor = Predictor(cfg, build_with_weights(cfg, args.checkpoint).to(args.device), args.score_thr)
+        model = build_with_weights(cfg, args.checkpoint).to(args.device)
+        predictor, drawer = Predictor(cfg, model), PredictionDrawer(cfg, model, args.score_thr)
         out_dir = args.out_dir or Path('work_dirs/image_demo') / Path(args.config).stem
-        written, unreadable, drawn = draw_images(predictor, images, source, out_dir)
+        written, unreadable, drawn = draw_images(predictor, drawer, images, source, out_dir)
     if not drawn:
         print(f'no box reached the score {args.score_thr}: a lower --score-thr draws more')
     print(f'{len(written)} images drawn: {out_dir}' if len(written) > 1 else f'drawn: {written[0]}')

@@ -28,7 +28,7 @@ myst_heading_anchors = 4
 
 # -- the API from the docstrings
 
-autodoc_default_options = {'members': True, 'exclude-members': 'conv_layer'}
+autodoc_default_options = {'members': True}
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'none'  # the docstrings give types and shapes
 autodoc_inherit_docstrings = False

@@ -9,8 +9,16 @@ class UserError(Exception):
     """Base of the errors whose message is all that the user needs."""
 
 
-class ConfigError(UserError, RuntimeError):
+class ConfigError(UserError, RuntimeError, ValueError):
     """A config, or an option that changes it, that cannot be used."""
+
+
+class ConfigValueError(ConfigError, ValueError):
+    """A setting of a config, or an argument, whose value cannot be used."""
+
+
+class UnsupportedConfigError(ConfigError, NotImplementedError):
+    """A config that asks for what is not implemented here, such as a kind of head or a combination of settings."""
 
 
 class DataError(UserError, RuntimeError):
@@ -35,3 +43,11 @@ class NonFiniteError(UserError, RuntimeError):
 
 class MissingPackageError(UserError, ImportError):
     """A package that is missing, or that is installed and cannot be imported."""
+
+
+class OutputError(UserError, OSError, ValueError):
+    """A file or folder that cannot be written; what was there before stays."""
+
+
+class OutputFolderNotFoundError(OutputError, FileNotFoundError):
+    """A folder to write into that is not there."""

@@ -1,25 +1,26 @@
 """Evaluate a checkpoint of mmdet, mmseg or mmpretrain, with what plugconv_mm plugs in."""
-import warnings
-from copy import deepcopy
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import mmengine
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from plugconv_mm.errors import ConfigError
-from plugconv_mm.runtime.launch import (
-    build_runner,
-    check_data,
-    load_config,
-    make_parser,
-    plain_errors,
-    set_pretrain_dataloaders,
-)
+from plugconv_mm.checkpoint.state_dict import split_entry
+from plugconv_mm.errors import CheckpointNotFoundError, ConfigError
+from plugconv_mm.runtime.build_runner import build_runner
+from plugconv_mm.runtime.check_data import check_data
+from plugconv_mm.runtime.config_parts import evaluators_of
+from plugconv_mm.runtime.defaults import set_pretrain_dataloaders
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.tta import set_tta
+from plugconv_mm.runtime.user_errors import plain_errors
 from plugconv_mm.runtime.weights import CheckFitHook
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = make_parser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='write the predictions: a .pkl file (mmdet, mmpretrain) or a folder of label '
@@ -33,60 +34,29 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def set_visualization(cfg, args, scope):
+def set_visualization(cfg: Config, args: Namespace, scope: str | None) -> None:
+    """Have the predictions shown, or drawn into files."""
+    if scope == 'mmpretrain':  # whose own hook draws one image of 5000
+        cfg.setdefault('default_hooks', ConfigDict()).visualization = dict(
+            type='plugconv_mm.DrawClassesHook', out_dir=args.show_dir, show=args.show, wait_time=args.wait_time)
+        return
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ConfigError("--show and --show-dir need default_hooks.visualization in the config, such as "
                           "dict(type='DetVisualizationHook') or dict(type='SegVisualizationHook')")
     hook.update(show=args.show, wait_time=args.wait_time)
-    if scope == 'mmpretrain':
-        hook.update(enable=True, out_dir=args.show_dir)
-    else:
-        hook.draw = True
-        if args.show_dir and scope == 'mmseg':
-            cfg.visualizer.save_dir = args.show_dir
-        elif args.show_dir:
-            hook.test_out_dir = args.show_dir
+    hook.draw = True
+    if args.show_dir and scope == 'mmseg':
+        cfg.visualizer.save_dir = args.show_dir
+    elif args.show_dir:
+        hook.test_out_dir = args.show_dir
 
 
-def _evaluators(cfg):
-    return [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
-
-
-def set_tta(cfg, scope):
-    """Wrap the model; where the config does not say how, by a flip, as mmdet and mmpretrain do."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    if scope == 'mmseg' and 'tta_pipeline' not in cfg:
-        raise ConfigError('--tta needs tta_model and tta_pipeline in an mmseg config')
-    if 'tta_model' not in cfg:
-        cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA') if scope == 'mmpretrain' else dict(
-            type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-    if 'tta_pipeline' not in cfg:
-        pipeline = deepcopy(dataset.pipeline)
-        pack = deepcopy(pipeline[-1])
-        if scope == 'mmdet':
-            pack.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-        flips = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
-        pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
-        cfg.tta_pipeline = pipeline
-    with_masks = [evaluator for evaluator in _evaluators(cfg) if 'segm' in evaluator.get('metric', '')]
-    if scope == 'mmdet' and with_masks:
-        warnings.warn('mmdet merges the boxes of test-time augmentation, not the masks: box AP only', stacklevel=2)
-        for evaluator in with_masks:
-            evaluator.metric = 'bbox'
-        if 'mask_head' in cfg.model.get('roi_head', {}):
-            cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
-    dataset.pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
-def merge(cfg, args):
+def merge(cfg: Config, args: Namespace) -> None:
     """Put the options that only testing has into the config."""
     scope = cfg.get('default_scope')
-    if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
-        raise ConfigError(f'there is no checkpoint {args.checkpoint}')
+    if '://' not in args.checkpoint and not Path(split_entry(args.checkpoint)[0]).is_file():
+        raise CheckpointNotFoundError(f'there is no checkpoint {args.checkpoint}')
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show or args.show_dir:
@@ -96,13 +66,13 @@ def merge(cfg, args):
     if args.out:
         suffixes = ('.json', '.pkl', '.pickle') if args.out_item == 'metrics' else ('.pkl', '.pickle')
         if args.out_item == 'pred' and scope == 'mmseg':
-            _evaluators(cfg)[0].update(output_dir=args.out, keep_results=True)
+            evaluators_of(cfg, 'test_evaluator')[0][1].update(output_dir=args.out, keep_results=True)
         elif not args.out.endswith(suffixes):
             raise ConfigError(f'--out {args.out} should end in {" or ".join(suffixes)}')
     set_pretrain_dataloaders(cfg)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('test.py'):
         cfg = load_config(args)

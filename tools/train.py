@@ -1,21 +1,22 @@
 """Train a model of mmdet, mmseg or mmpretrain, with what plugconv_mm plugs in."""
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
-from plugconv_mm.errors import ConfigError
-from plugconv_mm.runtime.launch import (
-    build_runner,
-    check_data,
-    check_weights,
-    load_config,
-    make_parser,
-    make_resumable,
-    plain_errors,
-    set_pretrain_dataloaders,
-    type_name,
-)
+from mmengine.config import Config
+
+from plugconv_mm.errors import CheckpointNotFoundError, ConfigError
+from plugconv_mm.runtime.build_runner import build_runner
+from plugconv_mm.runtime.check_data import check_data
+from plugconv_mm.runtime.check_weights import check_weights
+from plugconv_mm.runtime.config_tree import type_name
+from plugconv_mm.runtime.defaults import make_resumable, set_pretrain_dataloaders
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.user_errors import plain_errors
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = make_parser(__doc__)
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
@@ -25,7 +26,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def merge(cfg, args):
+def merge(cfg: Config, args: Namespace) -> None:
     """Put the options that only training has into the config."""
     if args.amp:
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
@@ -39,14 +40,14 @@ def merge(cfg, args):
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         if args.resume != 'auto' and '://' not in args.resume and not Path(args.resume).is_file():
-            raise ConfigError(f'there is no checkpoint {args.resume} to resume from')
+            raise CheckpointNotFoundError(f'there is no checkpoint {args.resume} to resume from')
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     make_resumable(cfg)
     set_pretrain_dataloaders(cfg, persistent_workers=True)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('train.py'):
         cfg = load_config(args)

@@ -1,4 +1,4 @@
-"""What models cost, and what they look at."""
+"""Costs of models, and the regions of images that they use."""
 from plugconv_mm.compat.packages import plug_ins
 
 __getattr__, __all__ = plug_ins(

@@ -9,22 +9,23 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from plugconv_mm.analysis.flops import PARTS, measure, padded_shape, run_parts
+from plugconv_mm.analysis.flops import measure, padded_shape
+from plugconv_mm.analysis.forward_parts import PARTS, run_parts
 from plugconv_mm.analysis.interleave import interleaved
 from plugconv_mm.analysis.memory import watched, weight_bytes
 from plugconv_mm.ops import ParC2d
 
 
 @dataclass
-class Cost:
-    """Of a model, or of a part of one.
+class MeasuredCost:
+    """Parameters, multiply-adds, latency and memory of a model, or of a part of one.
 
     Attributes:
         params: Parameters.
         macs: Multiply-adds of one image; of ParC layers whose backend is 'auto' as Fast-ParC.
-        milliseconds: Latency of a batch, of each round.
-        memory: Bytes that are held at once while it runs, at most: the weights of the whole model, the images, and
-            what was computed and is still needed.
+        milliseconds: Latency of a batch in each round.
+        memory: The most bytes that are held at once while it runs: the weights of the whole model, the images, and
+            the results that are still needed.
     """
     params: int
     macs: int
@@ -41,43 +42,43 @@ class Cost:
 
 
 @dataclass
-class Report:
-    """What :func:`compare` found of a model.
+class ComparisonReport:
+    """The measurements of one of the models that :func:`compare` compares.
 
     Attributes:
-        name: Of the model.
+        name: Name of the model.
         shape: Height and width of the images, as padded for this model.
         batch: Images at once.
-        whole: The model.
+        whole: The whole model.
         parts: Its backbone, neck and head, those that it has.
         backends: How many ParC layers ran in which form, ``'spatial'``, ``'fft'`` or ``'gemm'``.
     """
     name: str
     shape: tuple[int, int]
     batch: int
-    whole: Cost
-    parts: dict[str, Cost]
+    whole: MeasuredCost
+    parts: dict[str, MeasuredCost]
     backends: dict[str, int]
 
 
 def compare(models: dict[str, nn.Module], shape: tuple[int, int], batch: int = 1, device: str = 'cpu',
-            rounds: int = 10, progress: Callable[[str], object] = lambda line: None) -> list[Report]:
+            rounds: int = 10, progress: Callable[[str], object] = lambda line: None) -> list[ComparisonReport]:
     """Measure models in evaluation mode, side by side.
 
-    Timed and followed is the very work whose multiply-adds are counted, see :func:`plugconv_mm.analysis.measure`: all
-    layers of the network, without what sorts and crops (decoding, NMS, RoIAlign). So figures do not depend on what
-    random weights happen to detect.
+    Latency and memory are those of the work whose multiply-adds are counted, see :func:`plugconv_mm.analysis.measure`:
+    all layers of the network, without decoding, NMS and RoIAlign. So the figures do not depend on the number of objects
+    that random weights detect.
 
     Args:
-        models: Detectors, segmentors, classifiers or backbones by name, on the CPU. They are moved to `device`.
+        models: Detectors, segmentors, classifiers or backbones by name, on the CPU. They are moved to ``device``.
         shape: Height and width of the images, in pixels.
         batch: Images at once.
         device: Where they run.
         rounds: Times that each model is timed; each round times all of them, in an order drawn anew.
-        progress: Told what is being done.
+        progress: Takes a line about the progress.
 
     Raises:
-        NotImplementedError: A kind of head that is not known.
+        UnsupportedConfigError: A kind of head that is not known.
 
     Example:
         >>> from torch import nn
@@ -95,10 +96,10 @@ def compare(models: dict[str, nn.Module], shape: tuple[int, int], batch: int = 1
         model.to(device).eval()
         images = torch.rand(batch, 3, *padded, device=device)
         memory, backends = _first_call(model, images, device)
-        parts = {part: Cost(cost.params[part], sum(cost.macs[part].values()), memory=memory[part])
+        parts = {part: MeasuredCost(cost.params[part], sum(cost.macs[part].values()), memory=memory[part])
                  for part in PARTS if part in memory}
-        whole = Cost(cost.total_params, cost.total_macs(), memory=max(memory.values()))
-        reports.append(Report(name, padded, batch, whole, parts, dict(backends.most_common())))
+        whole = MeasuredCost(cost.total_params, cost.total_macs(), memory=max(memory.values()))
+        reports.append(ComparisonReport(name, padded, batch, whole, parts, dict(backends.most_common())))
         calls[name] = lambda model=model, images=images: _clocked(model, images, device)
     done = iter(range(1, rounds + 1))
     times = interleaved(calls, rounds, warm_ups=1, after_round=lambda: progress(f'round {next(done)} of {rounds}'))
@@ -111,7 +112,10 @@ def compare(models: dict[str, nn.Module], shape: tuple[int, int], batch: int = 1
 
 
 def _first_call(model: nn.Module, images: torch.Tensor, device: str) -> tuple[dict[str, int], Counter]:
-    """The most bytes held in each part, and the forms that ParC takes; with what layers derive from their weights."""
+    """The most bytes held in each part, and the backends that ParC takes.
+
+    It is the first pass: tensors that layers derive from their weights and keep are counted.
+    """
     memory, backends = {}, Counter()
     held = weight_bytes(model) + images.numel() * images.element_size()
     hooks = [layer.register_forward_pre_hook(lambda layer, args: backends.update([layer.select_backend(args[0])]))
@@ -133,7 +137,7 @@ def _first_call(model: nn.Module, images: torch.Tensor, device: str) -> tuple[di
 
 
 def _clocked(model: nn.Module, images: torch.Tensor, device: str) -> dict[str, float]:
-    """Milliseconds of each part."""
+    """Time a pass: milliseconds of each part."""
     times = {}
 
     @contextmanager

@@ -1,12 +1,12 @@
-"""One feature map of a model: of its backbone or its neck, or of a model of timm."""
+"""One feature map of a model: of its backbone, of its neck, or of a model of timm."""
 import importlib.util
 from pathlib import Path
 
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from plugconv_mm.analysis.loading import build_part, is_whole_model
 from plugconv_mm.errors import ConfigError
+from plugconv_mm.runtime.build import build_part, is_whole_model
 from plugconv_mm.runtime.weights import load_weights
 
 
@@ -14,13 +14,13 @@ class FeatureMap(nn.Module):
     """A backbone, perhaps with a neck behind it, that returns one of its maps.
 
     Args:
-        name: For messages.
+        name: The model's name in messages.
         backbone: Returns a map or a sequence of maps.
-        neck: Takes what the backbone returns, or None.
-        index: Which of the maps.
+        neck: Takes the backbone's maps; None for a model without one.
+        index: Index of the map that is returned.
 
     Raises:
-        ConfigError: In the forward pass, where there is no such map.
+        ConfigError: In the forward pass, if there is no such map.
     """
 
     def __init__(self, name: str, backbone: nn.Module, neck: nn.Module | None, index: int) -> None:
@@ -46,13 +46,14 @@ class FeatureMap(nn.Module):
 
 def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | None = None,
                   checkpoint: str | Path | None = None) -> FeatureMap:
-    """One map of the model of a config; its heads are not built.
+    """Build the part of a config's model that returns one feature map; its heads are not built.
 
     Args:
-        cfg: The config of any task whose model has a backbone, or whose model is one.
-        name: For messages.
+        cfg: A config of any task whose model has a backbone, or whose model is one.
+        name: The config's name in messages.
         part: 'backbone' or 'neck'.
-        stage: Of the backbone, as its ``out_indices`` count; of the neck, the level. The last one if None.
+        stage: The stage of the backbone, counted as in its ``out_indices``, or the level of the neck. The last one if
+            None.
         checkpoint: A file with the weights; random ones if None.
 
     Raises:
@@ -87,7 +88,7 @@ def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | N
 
 
 class _TimmMaps(nn.Module):
-    """What the stages of a model of timm return."""
+    """The feature maps of all stages of a model of timm."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -102,11 +103,11 @@ class _TimmMaps(nn.Module):
 
 
 def map_of_timm(name: str, stage: int | None = None, checkpoint: str | Path | None = None) -> FeatureMap:
-    """One map of a model of timm, which has to be installed.
+    """Build a model of timm that returns one of its feature maps.
 
     Args:
-        name: As ``timm.create_model`` takes it, such as 'convnext_tiny'.
-        stage: From 0; the last one if None.
+        name: The name for ``timm.create_model``, such as 'convnext_tiny'.
+        stage: The stage, counted from 0; the last one if None.
         checkpoint: A file with the weights of the whole model; random ones if None.
 
     Raises:
@@ -128,12 +129,12 @@ def map_of_timm(name: str, stage: int | None = None, checkpoint: str | Path | No
 
 
 def open_branches(model: nn.Module) -> int:
-    """Set to 1 the scales with which residual branches begin at or near zero: layer scales, and norms that begin so.
+    """Set to 1 the scales of residual branches that are initialised at or near zero: layer scales and norms.
 
-    At random initialisation such a network is little more than its stem and its downsampling, whatever its blocks are.
+    With its initial scales such a network is little more than its stem and its downsampling, whatever its blocks are.
 
     Returns:
-        How many scales there were.
+        The number of scales that were set.
     """
     count = 0
     for name, parameter in model.named_parameters():

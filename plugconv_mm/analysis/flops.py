@@ -1,31 +1,27 @@
 """Parameters and multiply-adds of detectors, segmentors and classifiers, by part and by kind of operator.
 
-Nothing is computed: the model runs on tensors that have shapes and no values, so a big image costs no more time than
-a small one, and no memory.
+Nothing is computed: the model runs on fake tensors, which have shapes and no values, so a large image takes no more
+time than a small one, and no memory.
 """
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
+from plugconv_mm.analysis.forward_parts import PARTS, run_parts
 from plugconv_mm.analysis.operators import OperatorCounter
 from plugconv_mm.ops import ParC2d
-
-PARTS = ('backbone', 'neck', 'head')
-NUM_PROPOSALS, NUM_MASKS = 1000, 100
+from plugconv_mm.runtime.build import build_model as build_model  # a name of plugconv_mm.analysis as well
 
 
 @dataclass
 class ModelCost:
-    """What :func:`measure` found.
+    """Parameters and multiply-adds of a model, as :func:`measure` counts them.
 
     Attributes:
         shape: Height and width of the image.
@@ -42,15 +38,20 @@ class ModelCost:
 
     @property
     def total_params(self) -> int:
+        """Parameters of the whole model."""
         return sum(self.params.values())
 
     def total_macs(self, parc_backend: str | None = None) -> int:
-        """Of the whole model, with all ParC layers in one form if ``parc_backend`` says so."""
+        """Multiply-adds of the whole model.
+
+        Args:
+            parc_backend: ``'spatial'`` or ``'fft'`` counts all ParC layers in that form; None as in ``macs``.
+        """
         total = sum(sum(counter.values()) for counter in self.macs.values())
         return total if parc_backend is None else total - self.parc_counted + self.parc[parc_backend]
 
     def table(self) -> str:
-        """For people to read."""
+        """A table of parameters and multiply-adds by part and kind of operator, as text."""
         kinds = [kind for kind, _ in sum(self.macs.values(), Counter()).most_common()]
         rows = [['', *PARTS, 'all'], ['parameters (M)', *self._millions(self.params[part] for part in PARTS)]]
         rows += [[f'{kind} (G)', *self._billions(self.macs[part][kind] for part in PARTS)] for kind in kinds]
@@ -64,21 +65,14 @@ class ModelCost:
         return '\n'.join(lines)
 
     @staticmethod
-    def _millions(values) -> list[str]:
+    def _millions(values: Iterable[int]) -> list[str]:
         values = list(values)
         return [f'{value / 1e6:.2f}' for value in (*values, sum(values))]
 
     @staticmethod
-    def _billions(values) -> list[str]:
+    def _billions(values: Iterable[int]) -> list[str]:
         values = list(values)
         return [f'{value / 1e9:.3f}' for value in (*values, sum(values))]
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config, with random weights; checkpoints that the config names are not read."""
-    if cfg.get('default_scope'):
-        init_default_scope(cfg.default_scope)
-    return MODELS.build(cfg.model)
 
 
 def padded_shape(model: nn.Module, shape: tuple[int, int]) -> tuple[int, int]:
@@ -88,21 +82,21 @@ def padded_shape(model: nn.Module, shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def measure(model: nn.Module, shape: tuple[int, int], in_channels: int = 3) -> ModelCost:
-    """Parameters and multiply-adds of one image in evaluation mode.
+    """Count parameters, and multiply-adds of one image in evaluation mode.
 
-    Counted is what the network computes: of a two-stage detector the RPN, the box heads on 1000 proposals and the mask
-    heads on 100 boxes, as for published figures, and for detectors that predict a kernel for each mask 100 such masks;
-    of a segmentor the main head and the resize to the image. Not counted are what sorts and crops (decoding, NMS,
-    RoIAlign), what only training uses (auxiliary heads), and what is derived once from weights (stretched kernels).
+    All layers of the network are counted: of a two-stage detector the RPN, the box heads on 1000 proposals and the mask
+    heads on 100 boxes, as for published figures; 100 masks of detectors that predict a kernel for each mask; of a
+    segmentor the main head and the resize to the image. Not counted are decoding, NMS and RoIAlign, auxiliary heads,
+    which only training uses, and tensors that are derived once from the weights, such as stretched kernels.
 
     Args:
-        model: A detector of mmdet, a segmentor of mmseg, a classifier of mmpretrain, or a backbone, on the
-            CPU. It is not changed.
+        model: A detector of mmdet, a segmentor of mmseg, a classifier of mmpretrain, or a backbone, on the CPU. It is
+            not changed.
         shape: Height and width of the image, in pixels.
         in_channels: Channels of the image.
 
     Raises:
-        NotImplementedError: A kind of head that is not known here.
+        UnsupportedConfigError: A kind of head that is not known here.
         ValueError: An image without pixels, or a model that is not on the CPU.
 
     Example:
@@ -164,97 +158,3 @@ def _layer_macs(layer: ParC2d, shape: torch.Size, backend: str) -> int:
             layer(x)
     layer.backend = before
     return sum(macs.values())
-
-
-def run_parts(model: nn.Module, image: Tensor, part: Callable[[str], AbstractContextManager]) -> None:
-    """The forward pass of prediction, without what sorts and crops.
-
-    Args:
-        model: As in :func:`measure`, but on any device.
-        image: (N, C, H, W), on the device of the model.
-        part: ``part(name)`` is entered around each part that the model has, one of ``PARTS``.
-
-    Raises:
-        NotImplementedError: A kind of head that is not known here.
-    """
-    if not hasattr(model, 'backbone'):
-        with part('backbone'):
-            model(image)
-        return
-    with part('backbone'):
-        feats = model.backbone(image)
-    if getattr(model, 'neck', None) is not None:
-        with part('neck'):
-            feats = model.neck(feats)
-    with part('head'), torch.device(image.device):
-        _run_heads(model, feats, image)
-
-
-def _run_heads(model: nn.Module, feats: tuple[Tensor, ...], image: Tensor) -> None:
-    heads = {name for name in ('decode_head', 'semantic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'head')
-             if getattr(model, name, None) is not None}
-    if not heads:
-        raise NotImplementedError(f'{type(model).__name__} has none of the heads whose cost is known here: it should '
-                                  'be a detector of mmdet with a bbox_head, a roi_head or a mask_head, a segmentor of '
-                                  'mmseg or a classifier of mmpretrain')
-    if 'decode_head' in heads:
-        logits = model.decode_head(feats)
-        F.interpolate(logits, size=image.shape[2:], mode='bilinear', align_corners=model.align_corners)
-    if 'head' in heads:
-        model.head(feats)
-    if 'semantic_head' in heads:
-        model.semantic_head(feats)
-    if 'roi_head' in heads:
-        _run_roi_head(model, feats)
-    if 'bbox_head' in heads:
-        model.bbox_head(feats)
-    if 'mask_head' in heads:
-        _run_mask_head(model, feats)
-
-
-def _run_roi_head(model: nn.Module, feats: tuple[Tensor, ...]) -> None:
-    from mmdet.models.roi_heads import CascadeRoIHead, SparseRoIHead, StandardRoIHead
-    head = model.roi_head
-    kind = next((known for known in (SparseRoIHead, CascadeRoIHead, StandardRoIHead) if isinstance(head, known)), None)
-    if kind is None:
-        raise NotImplementedError(f'what {type(head).__name__} costs is not known here, only standard, cascade and '
-                                  'sparse RoI heads')
-
-    batch = len(feats[0])
-
-    def regions(extractor: nn.Module, number: int) -> Tensor:
-        region = torch.rand(1, extractor.out_channels, *extractor.roi_layers[0].output_size)
-        return region.expand(batch * number, -1, -1, -1)
-
-    def stages(modules: nn.Module) -> list[nn.Module]:
-        return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
-
-    if kind is not SparseRoIHead:
-        model.rpn_head(feats)
-    queries = torch.rand(batch, model.rpn_head.num_proposals, feats[0].shape[1]) if kind is SparseRoIHead else None
-    for extractor, box_head in zip(stages(head.bbox_roi_extractor), stages(head.bbox_head), strict=True):
-        if queries is None:
-            box_head(regions(extractor, NUM_PROPOSALS))
-        else:
-            queries = box_head(regions(extractor, queries.shape[1]), queries)[2]
-    if head.with_mask:
-        for extractor, mask_head in zip(stages(head.mask_roi_extractor), stages(head.mask_head), strict=True):
-            mask_head(regions(extractor, NUM_MASKS))
-
-
-def _run_mask_head(model: nn.Module, feats: tuple[Tensor, ...]) -> None:
-    """Of detectors whose masks come from kernels that are predicted: SOLOv2 and CondInst."""
-    from mmdet.models.dense_heads import CondInstMaskHead, SOLOV2Head
-    from mmengine.structures import InstanceData
-    head = model.mask_head
-    if isinstance(head, SOLOV2Head):
-        kernels, _, masks = head(feats)
-        size = head.dynamic_conv_size
-        F.conv2d(masks, torch.rand(NUM_MASKS, masks.shape[1], size, size))
-    elif isinstance(head, CondInstMaskHead):
-        head(feats, [InstanceData(
-            param_preds=torch.rand(NUM_MASKS, model.bbox_head.num_params), points=torch.rand(NUM_MASKS, 2),
-            strides=torch.ones(NUM_MASKS)) for _ in feats[0]])
-    else:
-        raise NotImplementedError(f'what {type(head).__name__} costs is not known here, only the heads of SOLOv2 and '
-                                  'CondInst')

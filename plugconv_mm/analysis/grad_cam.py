@@ -1,4 +1,4 @@
-"""Grad-CAM: which places of an image speak for a class.
+"""Grad-CAM: the regions of an image that raise the score of a class.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
 https://arxiv.org/abs/1610.02391. The maps are computed by the package grad-cam, which is optional.
@@ -16,11 +16,11 @@ Score = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
 class _Explained(nn.Module):
-    """A model that returns the score to be explained, with a layer around the map that explains it.
+    """A model that returns the score to be explained, with a layer of its own at the backbone's last map.
 
     Args:
         model: A classifier, detector or segmentor.
-        score: From the model, what reaches its head, and the image, to one number.
+        score: The function from the model, the inputs of its head, and the image, to one number.
     """
 
     def __init__(self, model: nn.Module, score: Score) -> None:
@@ -38,18 +38,18 @@ class _Explained(nn.Module):
 
 
 def grad_cam(model: nn.Module, image: Tensor, score: Score, layer: str | None = None) -> tuple[np.ndarray, float]:
-    """The map of Grad-CAM for a score.
+    """Compute the map of Grad-CAM for a score.
 
     Args:
         model: A classifier, detector or segmentor with ``backbone``, ``neck`` and heads, in evaluation mode. Its
-            parameters lose their gradients.
+            parameters are set to need no gradients.
         image: (1, C, H, W), normalised.
-        score: What is explained, such as :func:`class_score`.
-        layer: The name of the module whose map explains it, such as 'backbone.layer3'; the last map of the backbone
-            if None.
+        score: The score to explain, such as that of :func:`class_score`.
+        layer: The name of the module whose output is weighted, such as 'backbone.layer3'; the last map of the
+            backbone if None.
 
     Returns:
-        (H, W) between 0 and 1, and the score.
+        The map (H, W) with values between 0 and 1, and the score.
 
     Raises:
         ConfigError: grad-cam is not installed, there is no such layer, it returns no map, or more than one.
@@ -85,9 +85,9 @@ def grad_cam(model: nn.Module, image: Tensor, score: Score, layer: str | None = 
 
 
 def class_score(index: int) -> Score:
-    """Of a classifier: the logit of a class."""
+    """The logit of a class, for classifiers."""
 
-    def score(model, feats, image):
+    def score(model: nn.Module, feats: tuple[Tensor, ...], image: Tensor) -> Tensor:
         logits = model.head(feats)
         return logits[0, _checked(index, logits.shape[1])]
 
@@ -95,9 +95,12 @@ def class_score(index: int) -> Score:
 
 
 def region_score(index: int) -> Score:
-    """Of a segmentor: the mean logit of a class over where the model sees it, or over the image if nowhere."""
+    """The mean logit of a class, for segmentors.
 
-    def score(model, feats, image):
+    It is the mean over the pixels that the model assigns to the class, or over the image if there are none.
+    """
+
+    def score(model: nn.Module, feats: tuple[Tensor, ...], image: Tensor) -> Tensor:
         logits = model.decode_head(feats)[0]
         own, seen = logits[_checked(index, len(logits))], logits.argmax(0) == index
         return own[seen].mean() if seen.any() else own.mean()
@@ -106,17 +109,17 @@ def region_score(index: int) -> Score:
 
 
 def box_score(index: int, box: tuple[float, float, float, float]) -> Score:
-    """Of a detector: the logit of a class for a box.
+    """The logit of a class for a box, for detectors.
 
-    Of two stages, what the (last) box head says of this box; of one stage, the highest logit of the class among the
-    priors whose place is in the box, on all levels.
+    With two stages it is the output of the (last) box head for this box; with one stage, the highest logit of the class
+    among the priors that lie in the box, on all levels.
 
     Args:
         index: The class.
         box: (x1, y1, x2, y2) in pixels of the image that the model is given.
     """
 
-    def score(model, feats, image):
+    def score(model: nn.Module, feats: tuple[Tensor, ...], image: Tensor) -> Tensor:
         from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
         from mmdet.models.roi_heads import CascadeRoIHead, SparseRoIHead, StandardRoIHead
         head = getattr(model, 'roi_head', None) or getattr(model, 'bbox_head', None)
@@ -126,8 +129,8 @@ def box_score(index: int, box: tuple[float, float, float, float]) -> Score:
             logits = head._bbox_forward(*stage, feats, roi)['cls_score'][0]
             return logits[_checked(index, len(logits) - 1)]
         if not isinstance(head, BaseDenseHead) or not hasattr(head, 'cls_out_channels'):
-            raise ConfigError(f'what a {type(head).__name__} thinks of a box is not known here: the detector should '
-                              'have a box head on a feature pyramid, or a standard or cascade RoI head')
+            raise ConfigError(f'the score that a {type(head).__name__} gives a box is not known here: the detector '
+                              'should have a box head on a feature pyramid, or a standard or cascade RoI head')
         _checked(index, head.num_classes)
         return max(_inside(level[0], head.cls_out_channels, index, box, image) for level in head(feats)[0])
 
@@ -135,7 +138,7 @@ def box_score(index: int, box: tuple[float, float, float, float]) -> Score:
 
 
 def _inside(scores: Tensor, num_classes: int, index: int, box: tuple[float, ...], image: Tensor) -> Tensor:
-    """The highest score of a class in a box, of one level (priors · classes, h, w)."""
+    """The highest score of a class in a box, from the scores (priors · classes, h, w) of one level."""
     height, width = scores.shape[1:]
     x1, x2 = (min(int(x * width / image.shape[3]), width - 1) for x in box[::2])
     y1, y2 = (min(int(y * height / image.shape[2]), height - 1) for y in box[1::2])

@@ -1,4 +1,4 @@
-"""Measuring side by side, so that a drifting machine hurts none of the candidates more than the others."""
+"""Measurements in turns, so that a change of the machine's speed affects all candidates alike."""
 import random
 import time
 from collections.abc import Callable
@@ -13,13 +13,13 @@ def interleaved(candidates: dict[str, Callable[[], T]], rounds: int, seconds: fl
 
     Args:
         candidates: What to call, by name. Each measures itself.
-        rounds: How many rounds there are at least.
-        seconds: How long to go on, roughly, but not beyond 200 rounds.
+        rounds: The least number of rounds.
+        seconds: The least time to continue for, roughly, up to 200 rounds.
         warm_ups: Calls of each candidate before the first round.
         after_round: Called after each round, for example to show progress.
 
     Returns:
-        What each candidate returned in each round, by name.
+        The results of each candidate, one a round, by name.
 
     Example:
         >>> interleaved({'one': lambda: 1, 'two': lambda: 2}, rounds=3)
@@ -29,7 +29,7 @@ def interleaved(candidates: dict[str, Callable[[], T]], rounds: int, seconds: fl
         for _ in range(warm_ups):
             call()
     results = {name: [] for name in candidates}
-    # In an order drawn anew for each round: a call finds the caches and the freed memory of the one before it.
+    # The order is drawn anew for each round, as a call finds the caches and the freed memory of the one before it.
     order, shuffle = list(candidates), random.Random(0).shuffle
     start, done = time.perf_counter(), 0
     while done < rounds or (time.perf_counter() - start < seconds and done < 200):

@@ -1,4 +1,4 @@
-"""The most memory that tensors take at once."""
+"""The peak memory of tensors."""
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,17 +14,22 @@ os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler reports machines
 
 @dataclass
 class Allocated:
-    """Bytes beyond what there was at the start of :func:`watched`: the most at once, and what is left at the end."""
+    """Bytes allocated since the start of :func:`watched`.
+
+    Attributes:
+        peak: The most at once.
+        left: Those still allocated at the end.
+    """
     peak: int = 0
     left: int = 0
 
 
 @contextmanager
 def watched(device: str = 'cpu') -> Iterator[Allocated]:
-    """Follow what PyTorch allocates inside; the results are there at the end.
+    """Record the memory that PyTorch allocates in a block; the result is complete at its end.
 
-    On a CPU these are tensors and the buffers that PyTorch takes for its operators, from its profiler; not counted is
-    what libraries such as oneDNN and MKL allocate behind its back. On a GPU it is what PyTorch's allocator hands out.
+    On a CPU, PyTorch's profiler counts tensors and the buffers of PyTorch's operators, but not those of libraries such
+    as oneDNN and MKL. On a GPU, all memory from PyTorch's allocator is counted.
 
     Args:
         device: ``'cpu'`` or a CUDA device.
@@ -58,5 +63,5 @@ def watched(device: str = 'cpu') -> Iterator[Allocated]:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Of parameters and buffers."""
+    """Bytes of all parameters and buffers."""
     return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))

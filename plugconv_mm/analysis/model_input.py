@@ -1,14 +1,14 @@
-"""Images as models take them."""
+"""Images as inputs of models."""
 import numpy as np
 import torch
 from torch import Tensor
 
-# Of ImageNet, in the order R, G, B.
+# ImageNet's, in the order R, G, B.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def as_input(image: np.ndarray, side: int, preprocessor: dict | None = None) -> Tensor:
-    """An image stretched to a square and normalised.
+    """Stretch an image to a square and normalise it.
 
     Args:
         image: (H, W, 3), RGB, uint8.
@@ -17,7 +17,7 @@ def as_input(image: np.ndarray, side: int, preprocessor: dict | None = None) -> 
             the order R, G, B, where it has none.
 
     Returns:
-        (1, 3, side, side), float32.
+        A tensor (1, 3, side, side), float32.
     """
     import cv2
     preprocessor = preprocessor or {}

@@ -1,8 +1,8 @@
 """The index of the configs: ``configs/<family>/metafile.yml``, and the tables of each family's README.
 
-A metafile holds what was measured here beside what the papers publish. Written by hand in it are the collection, and
-for a model the paper's ``Results`` (``Results From: paper`` in its metadata says so), its ``Published Parameters`` and
-``Published FLOPs``, and a ``Note`` where the published figure cannot be ours. The rest comes from the config.
+A metafile holds figures measured here beside those of the papers. Written by hand in it are the collection, and for a
+model the paper's ``Results`` (marked by ``Results From: paper`` in its metadata), its ``Published Parameters`` and
+``Published FLOPs``, and a ``Note`` if the published figure cannot be ours. The rest comes from the config.
 """
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from plugconv_mm.atomic_write import atomic_write
 
 FAMILIES = ('parc', 'hornet', 'horfpn', 'slak', 'kernel_warehouse', 'transcnn')
 TOLERANCE = 0.03
-# How names of configs end, in the order of the tables, and the datasets.
+# Endings of the configs' names, in the order of the tables, and the datasets.
 DATASETS = dict(in1k='ImageNet-1K', in21k='ImageNet-21K', coco='COCO', voc0712='Pascal VOC', ade20k='ADE20K')
 _PREFACE = ('\nParameters and FLOPs (multiply-adds) are measured by `tools/analysis_tools/get_flops.py`. '
             'What the paper says was\ntrained and counted by its authors, not here.\n')
@@ -24,10 +24,10 @@ _BEGIN, _END = '<!-- models: written by tools/misc/update_model_zoo.py -->', '<!
 
 
 def dataset_of(name: str) -> str:
-    """The key in ``DATASETS`` of the data that a config is for.
+    """The dataset of a config, as its key in ``DATASETS``, from the config's name.
 
     Raises:
-        ValueError: The name does not end as names of configs do.
+        ValueError: The name has no such ending.
     """
     match = re.search(rf'_({"|".join(DATASETS)})(-\d+(x\d+|px))?$', name)
     if not match:
@@ -37,7 +37,7 @@ def dataset_of(name: str) -> str:
 
 
 def image_size(name: str) -> tuple[int, int]:
-    """Height and width for which papers publish the cost of a config."""
+    """Height and width of the image for which papers publish the cost of a config."""
     dataset, resolution = dataset_of(name), re.search(r'-(\d+)(x\d+|px)$', name)
     if dataset == 'ade20k':
         side = int(resolution[1])
@@ -54,13 +54,21 @@ def configs_of(folder: Path) -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """The name of a config in the index: its file's, with the family's in front where several have such a file."""
+    """The name of a config in the index: its file's, after the family's if several families have such a file."""
     alone = len(list(path.parents[1].glob(f'*/{path.name}'))) == 1
     return path.stem if alone else f'{path.parent.name}_{path.stem}'
 
 
 def describe(path: Path, cfg: Config, cost: ModelCost, collection: str, before: dict) -> dict:
-    """The entry of a config in its metafile; what was written by hand in the entry ``before`` stays."""
+    """Make the entry of a config in its metafile.
+
+    Args:
+        path: The config's file.
+        cfg: The config.
+        cost: Its measured cost.
+        collection: Name of the collection that it belongs to.
+        before: The entry so far, whose fields written by hand are kept; empty for a new config.
+    """
     loop = cfg.train_cfg
     written = {key: value for key, value in before.get('Metadata', {}).items()
                if key in ('Published Parameters', 'Published FLOPs', 'Note', 'Results From')}
@@ -81,12 +89,12 @@ def describe(path: Path, cfg: Config, cost: ModelCost, collection: str, before: 
 
 
 def read(path: Path) -> dict:
-    """A metafile, or the index of them."""
+    """Read a metafile, or the index of them."""
     return yaml.safe_load(path.read_text(encoding='utf-8'))
 
 
 def write(path: Path, content: str | dict) -> None:
-    """Write a README or a metafile, in one go."""
+    """Write a README or a metafile atomically."""
     if isinstance(content, dict):
         content = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     with atomic_write(path) as file:
@@ -94,7 +102,7 @@ def write(path: Path, content: str | dict) -> None:
 
 
 def disagreements(models: list[dict]) -> Iterator[str]:
-    """Names and figures where what was measured is neither within three percent of the paper's nor rounds to it."""
+    """Find figures that are neither within three percent of the paper's nor round to it; one line for each."""
     for model in models:
         for key in ('Parameters', 'FLOPs'):
             published = model['Metadata'].get(f'Published {key}')
@@ -107,7 +115,7 @@ def disagreements(models: list[dict]) -> Iterator[str]:
 
 
 def with_tables(readme: str, models: list[dict]) -> str:
-    """The text of a README with tables of these models between its two marks, or at the end where it has none."""
+    """Write tables of models into the text of a README, between its two marks, or at the end if it has none."""
     before, _, rest = readme.partition(_BEGIN)
     after = rest.partition(_END)[2] or '\n'
     notes = []

@@ -1,7 +1,7 @@
 """Multiply-adds of operators, from their shapes and types.
 
-A multiply-add is one multiplication and one addition of real numbers, that is, two floating-point operations; what
-does not come in pairs counts half a multiply-add for each operation. So:
+A multiply-add is one multiplication and one addition of real numbers, that is, two floating-point operations; a single
+operation counts half a multiply-add:
 
 =================== ================================================================================================
 kind                multiply-adds
@@ -26,6 +26,8 @@ several times as much.
 """
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,37 +35,39 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
+Counted = tuple[str, int]  # kind and multiply-adds
 
 
-def _convolution(out, x, weight, bias, stride, padding, dilation, transposed, *_):
-    # A transposed one spreads each input element, another gathers each output element.
+def _convolution(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int],
+                 padding: Sequence[int], dilation: Sequence[int], transposed: bool, *_: Any) -> Counted:
+    # A transposed convolution multiplies each input element with a kernel; others compute each output element from one.
     return 'convolution', (x if transposed else out).numel() * weight[0].numel()
 
 
-def _deformable_convolution(out, x, weight, offset, *_):
+def _deformable_convolution(out: Tensor, x: Tensor, weight: Tensor, offset: Tensor, *_: Any) -> Counted:
     taps = weight.shape[2] * weight.shape[3]
     sampled = x.shape[0] * x.shape[1] * taps * out.shape[2] * out.shape[3]
     return 'convolution', out.numel() * weight[0].numel() + 4 * sampled
 
 
-def _product(out, a, b):
-    """Of the last two operands of mm, addmm, bmm, baddbmm."""
+def _product(out: Tensor, a: Tensor, b: Tensor) -> Counted:
+    """Count the matrix product of the last two operands of mm, addmm, bmm, baddbmm."""
     kind, each = ('complex product', 4) if a.is_complex() else ('matrix product', 1)
     return kind, out.numel() * a.shape[-1] * each
 
 
-def _attention(out, query, key, value, *_, **__):
+def _attention(out: tuple, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Counted:
     return 'matrix product', query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
-def _elementwise_product(out, a, b):
+def _elementwise_product(out: Tensor, a: Tensor, b: Tensor) -> Counted | None:
     if out.is_complex() and all(isinstance(t, Tensor) and t.is_complex() for t in (a, b)):
         return 'complex product', 3 * out.numel()
     return None
 
 
-def _fft(out, x, dims, *_):
-    """One real transform along the last of ``dims``, or none, and complex ones along the others."""
+def _fft(out: Tensor, x: Tensor, dims: Sequence[int], *_: Any) -> Counted:
+    """Count a real transform along the last of ``dims``, if there is one, and complex ones along the others."""
     real = next((t for t in (x, out) if not t.is_complex()), None)
     total, complex_dims = 0., list(dims)
     if real is not None:
@@ -72,11 +76,11 @@ def _fft(out, x, dims, *_):
     return 'FFT', round(total + sum(2.5 * spectrum.numel() * math.log2(spectrum.shape[dim]) for dim in complex_dims))
 
 
-def _mean(out, x, *_, **__):
+def _mean(out: Tensor, x: Tensor, *_: Any, **__: Any) -> Counted:
     return 'pooling', x.numel() // 2
 
 
-_RULES = {
+_RULES: dict[Any, Callable[..., Counted | None]] = {
     aten.convolution: _convolution,
     aten.mm: _product,
     aten.bmm: _product,
@@ -100,13 +104,13 @@ _RULES = {
 
 
 class OperatorCounter(TorchDispatchMode):
-    """Counts the multiply-adds of what runs inside, see :mod:`plugconv_mm.analysis.operators`.
+    """A context that counts the multiply-adds of the operators in it, see :mod:`plugconv_mm.analysis.operators`.
 
-    Comparisons of whole tensors come out as equal, so that layers on fake tensors reuse what they have derived from
+    Comparisons of whole tensors give True, so that layers on fake tensors reuse the tensors that they have derived from
     their weights.
 
     Attributes:
-        macs (Counter): multiply-adds by kind of operator.
+        macs: Multiply-adds by kind of operator.
 
     Example:
         >>> import torch
@@ -118,9 +122,9 @@ class OperatorCounter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.macs = Counter()
+        self.macs: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if func is aten.equal.default:
             return True

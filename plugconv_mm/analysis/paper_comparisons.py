@@ -1,4 +1,4 @@
-"""The comparisons that the papers publish, each against the baselines that mmpretrain and mmdet implement."""
+"""The comparisons of the papers, each with the baselines that mmpretrain and mmdet implement."""
 from dataclasses import dataclass
 
 
@@ -7,7 +7,7 @@ class Comparison:
     """Models that a paper compares.
 
     Attributes:
-        about: One line for people.
+        about: A title.
         shape: Height and width of the images.
         configs: Configs by the name of the model; the first is the baseline.
     """

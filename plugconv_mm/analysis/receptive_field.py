@@ -11,27 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHARES = (0.2, 0.3, 0.5, 0.99)  # of the published tables
+SHARES = (0.2, 0.3, 0.5, 0.99)  # those of the published tables
 
 
 def contributions(features: Callable[[Tensor], Tensor], images: Iterable[Tensor]) -> np.ndarray:
-    """How much each pixel contributes to the centre of a feature map.
+    """Compute the contribution of each pixel to the centre of a feature map.
 
-    For each image the central unit of every channel is taken, cut at zero, and summed; the gradient with respect to
-    the image, cut at zero, is averaged over channels and images. The units are cut, as in RepLKNet, because those
-    of a map that ends in a layer norm sum to a constant, whatever the image.
+    For each image the central units of all channels, clipped below at zero, are summed; the gradient of the sum with
+    respect to the image, clipped likewise, is averaged over channels and images. The units are clipped, as in RepLKNet,
+    because those of a map that ends in a layer norm sum to a constant, whatever the image.
 
     One image is in memory at a time.
 
     Args:
-        features: From (1, C, H, W) to a map of shape (1, D, h, w).
-        images: Of one size, each (1, C, H, W).
+        features: The function from an image (1, C, H, W) to a map (1, D, h, w).
+        images: Images of one size, each (1, C, H, W).
 
     Returns:
-        (H, W), float64, of the images' size.
+        The contributions (H, W), float64.
 
     Raises:
-        ValueError: No image, images of several sizes, or something that is not a map.
+        ValueError: There is no image, images are of several sizes, or the output is not a map.
 
     Example:
         >>> import torch
@@ -60,16 +60,16 @@ def contributions(features: Callable[[Tensor], Tensor], images: Iterable[Tensor]
 
 
 def square_sides(field: np.ndarray, shares: Sequence[float] = SHARES) -> list[int]:
-    """The sides of the smallest squares around the central pixel that hold these shares of the sum.
+    """Find the sides of the smallest squares around the central pixel that hold these shares of the sum.
 
-    A square has an odd side, at most the image's longer one or 1 more, and ends at the image's border.
+    A side is odd, and at most the image's longer side or 1 more; a square is cropped at the image's border.
 
     Args:
-        field: (H, W), not negative.
-        shares: Between 0 and 1.
+        field: Contributions (H, W), not negative.
+        shares: Shares between 0 and 1.
 
     Raises:
-        ValueError: A field without contributions, or with some that are not finite.
+        ValueError: All contributions are zero, or some are negative or not finite.
     """
     if not np.isfinite(field).all() or field.min() < 0 or field.sum() == 0:
         raise ValueError('a field has contributions that are finite and not negative, and not all zero')
@@ -80,7 +80,7 @@ def square_sides(field: np.ndarray, shares: Sequence[float] = SHARES) -> list[in
 
 
 def area_ratios(field: np.ndarray, shares: Sequence[float] = SHARES) -> list[float]:
-    """The areas of the squares of :func:`square_sides`, of the image's area.
+    """The areas of the squares of :func:`square_sides`, relative to the image's area.
 
     Example:
         >>> field = np.zeros((9, 9))
@@ -97,9 +97,9 @@ def area_ratios(field: np.ndarray, shares: Sequence[float] = SHARES) -> list[flo
 
 
 def replknet_scores(field: np.ndarray) -> np.ndarray:
-    """Scores whose area ratios RepLKNet's table gives: log10(1 + contributions), summed over three channels.
+    """Scores as in RepLKNet's table of area ratios: log10(1 + contributions), summed over three channels.
 
-    They depend on how large the gradients are, and so on the scale of the features: where gradients are much smaller
-    than 1 they are the contributions themselves, where they are larger, far pixels count for more.
+    They depend on the size of the gradients, and so on the scale of the features: with gradients much smaller than 1
+    they are proportional to the contributions; with larger ones, distant pixels have more weight.
     """
     return np.log10(1 + 3 * field)

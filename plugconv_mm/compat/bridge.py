@@ -58,7 +58,7 @@ class _OperatorsLoader(Loader):
             raise RuntimeError(f"{ENVIRONMENT_VARIABLE}=mmcv asks for mmcv's compiled operators, but {reason}. "
                                f'{mmcv_build_help()} Or unset {ENVIRONMENT_VARIABLE} for torchvision to stand in.')
         try:
-            from plugconv_mm.compat import mmcv_ext
+            from plugconv_mm.compat import mmcv_ops
         except Exception as error:
             raise ImportError(f"mmcv's compiled operators cannot be used ({reason}), and torchvision, which would "
                               f'stand in for them, does not import: {error}. Install the torchvision that belongs to '
@@ -67,7 +67,7 @@ class _OperatorsLoader(Loader):
             reason = f'{ENVIRONMENT_VARIABLE}=torchvision'
         _log(f"mmcv operators: torchvision's, for those that detection needs ({reason}).",
              logging.WARNING if 'do not load' in reason else logging.INFO)
-        return mmcv_ext
+        return mmcv_ops
 
     def exec_module(self, module):
         """Done in :meth:`create_module`, which has to know whether it works."""

@@ -1,47 +1,88 @@
-"""Lets mmengine read and write local checkpoints through :mod:`plugconv_mm.checkpoint`.
+"""Lets mmengine read, fit and write checkpoints through :mod:`plugconv_mm.checkpoint`.
 
-mmengine's own loader answers a file that ``weights_only=True`` refuses by running what is in it, and its own writing
-leaves half a checkpoint where it is interrupted. Nothing is imported before mmengine's runner is.
+mmengine's own loaders answer a file that ``weights_only=True`` refuses by running what is in it, its
+``load_state_dict`` goes on where no weight fits the model, and its own writing leaves half a checkpoint where it is
+interrupted. Nothing is imported before mmengine's runner is.
 """
+import functools
 import os
 import sys
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _NAME = 'mmengine.runner.checkpoint'
 
 
-def _register(module) -> None:
+def _register(module: ModuleType) -> None:
     from mmengine.fileio import LocalBackend, register_backend
 
     from plugconv_mm.atomic_write import atomic_write
-    from plugconv_mm.checkpoint import load_from_local
+    from plugconv_mm.checkpoint.loaders import SCHEMES
 
     class AtomicLocalBackend(LocalBackend):
         """Files that are either the old or the whole new one."""
 
-        def put(self, obj, filepath):
+        def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
             os.makedirs(os.path.dirname(os.path.abspath(filepath)), exist_ok=True)
             with atomic_write(filepath) as file:
                 file.write(obj)
 
-        def put_text(self, obj, filepath, encoding='utf-8'):
+        def put_text(self, obj: str, filepath: str | os.PathLike, encoding: str = 'utf-8') -> None:
             self.put(obj.encode(encoding), filepath)
 
     register_backend('local', AtomicLocalBackend, force=True, prefixes='')
-    module.CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    for prefixes, loader in SCHEMES.items():
+        module.CheckpointLoader.register_scheme(prefixes=prefixes, loader=loader, force=True)
+    if not hasattr(module.load_state_dict, '__wrapped__'):
+        module.load_state_dict = _fitting(module.load_state_dict)
+
+
+def _fitting(load_state_dict: Callable) -> Callable:
+    """mmengine's ``load_state_dict``, for weights under the names of wrappers or of another package, too.
+
+    It raises a ``CheckpointError`` where the model takes none of them.
+    """
+
+    @functools.wraps(load_state_dict)
+    def load(module: 'nn.Module', state_dict: dict, strict: bool = False, logger: Any = None) -> None:
+        from mmengine.model import BaseTTAModel, is_model_wrapper
+        from mmengine.runner.checkpoint import get_state_dict
+
+        from plugconv_mm.checkpoint.fitting import check_any_fits, fit_to_model
+        model = module.module if is_model_wrapper(module) or isinstance(module, BaseTTAModel) else module
+        own = {name: value for name, value in get_state_dict(model).items() if 'num_batches_tracked' not in name}
+        state_dict = fit_to_model(state_dict, own)
+        missing = set()
+        # Old names become new ones while a module is loaded: what it missed tells what it took.
+        hook = model.register_load_state_dict_post_hook(lambda _, keys: missing.update(keys.missing_keys))
+        try:
+            load_state_dict(module, state_dict, strict, logger)
+        finally:
+            hook.remove()
+        loaded = [name for name in own if name not in missing and (
+            name not in state_dict or getattr(state_dict[name], 'shape', None) == getattr(own[name], 'shape', None))]
+        check_any_fits(state_dict, len(loaded), own, type(model).__name__)
+
+    return load
 
 
 class _CheckpointFinder(MetaPathFinder):
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
+                  target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != _NAME:
             return None
         spec = PathFinder.find_spec(fullname, path)
-        if spec is not None:
+        if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_register(module):
+            def execute_and_register(module: ModuleType) -> None:
                 execute(module)
                 _register(module)
 
@@ -50,7 +91,7 @@ class _CheckpointFinder(MetaPathFinder):
 
 
 def install() -> None:
-    """Replace mmengine's loader and writer of local files, now or as soon as its runner is imported.
+    """Replace mmengine's loaders of checkpoints and its writer of local files, now or once its runner is imported.
 
     Calling it again changes nothing.
     """

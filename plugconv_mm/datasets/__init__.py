@@ -1,4 +1,4 @@
-"""The embedded data sets, and the check of a config's data before a model is built."""
+"""Data sets that are built without a download, and images in files of the user's own."""
 from plugconv_mm.datasets.digits import CLASSES, build_digits, check_digits
 from plugconv_mm.datasets.distant_cue import build_distant_cue
 from plugconv_mm.datasets.mini import build_mini

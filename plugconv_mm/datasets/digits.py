@@ -5,7 +5,7 @@ are crops of scikit-learn's two sample photographs. The same images are laid out
 ADE20K, so that the stock dataset classes of mmdet and mmseg read them::
 
     data/digits/
-        digits.json                               what was built, and with which settings
+        digits.json                               the settings, the number of files in each folder, and hashes
         annotations/instances_{train,val}.json    COCO: 10 classes, compressed RLE masks
         train/*.jpg  val/*.jpg
         images/{training,validation}/*.jpg        ADE20K: the same images
@@ -16,34 +16,44 @@ No digit sample and no pixel of a photograph is in both splits. The same seed gi
 import hashlib
 import itertools
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plugconv_mm.atomic_write import atomic_folder
-from plugconv_mm.errors import DataError
+from plugconv_mm.errors import ConfigValueError, DataError
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 MANIFEST = 'digits.json'
-_VERSION = 2  # of the images: a change in how they are drawn raises it
+_VERSION = 2  # to be raised with every change to the drawing of images
 _SPLITS = ('train', 'val')
 _ADE_NAMES = {'train': 'training', 'val': 'validation'}
 _ENTRIES = {MANIFEST, 'annotations', 'images', *_SPLITS}
-_VAL_WIDTH = 192  # columns of each photograph that are kept for validation,
-_VAL_SIDE = {'china': 'right', 'flower': 'left'}  # at this side
-_VAL_SHARE = 0.2  # of each digit's samples
+_VAL_WIDTH = 192  # columns of each photograph that are kept for validation
+_VAL_SIDE = {'china': 'right', 'flower': 'left'}  # the side of the photograph where they are
+_VAL_SHARE = 0.2  # the part of each digit's samples that is kept for validation
 _GAP = 2  # pixels between the boxes of two digits
 
 
-def check_digits(root, command='python tools/dataset_converters/digits.py --out {data_root}'):
-    """Raise :class:`DataError` unless ``root`` holds a complete set of digits.
+def check_digits(root: str | os.PathLike,
+                 command: str = 'python tools/dataset_converters/digits.py --out {data_root}') -> dict:
+    """Check that a folder holds a complete set of digits.
 
     Args:
-        root (str | Path): The folder.
-        command (str): What builds it, named in the message. ``{data_root}`` stands for ``root``.
+        root: The folder.
+        command: The command that builds it, for the message. ``{data_root}`` stands for ``root``.
 
     Returns:
-        dict: The manifest, with the settings the set was built with.
+        The manifest, with the settings of the set.
+
+    Raises:
+        DataError: The folder is missing, or its set is incomplete or damaged.
     """
     root = Path(root)
     fix = f'Build it, in a few seconds, with\n    {command.format(data_root=root)}'
@@ -63,37 +73,36 @@ def check_digits(root, command='python tools/dataset_converters/digits.py --out 
     return manifest
 
 
-def build_digits(out, num_train=400, num_val=80, sizes=(160, 192), digit_sizes=(24, 64), seed=0, force=False,
-                 log=print):
-    """Build the data set into ``out``; nothing is left behind if it does not get to the end.
+def build_digits(out: str | os.PathLike, num_train: int = 400, num_val: int = 80, sizes: tuple[int, int] = (160, 192),
+                 digit_sizes: tuple[int, int] = (24, 64), seed: int = 0, force: bool = False,
+                 log: Callable[[str], object] = print) -> dict:
+    """Build the data set into a folder, which is only written if the build is completed.
 
     Args:
-        out (str | Path): The folder. A complete set with the same settings is left as it is; a half-built one is
-            replaced.
-        num_train (int): Training images.
-        num_val (int): Validation images.
-        sizes (tuple[int, int]): Shortest and longest side of an image, in pixels; each side is drawn by itself, in
-            steps of 8.
-        digit_sizes (tuple[int, int]): Side that the 8x8 samples are scaled to, in pixels.
-        seed (int): Decides everything that is drawn by chance.
-        force (bool): Replace a complete set that was built with other settings.
-        log (callable): Takes one line of progress.
+        out: The folder. A complete set with the same settings is left as it is; an incomplete one is replaced.
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        sizes: Shortest and longest side of an image, in pixels; each side is drawn independently, in steps of 8.
+        digit_sizes: Shortest and longest side that the 8x8 samples are scaled to, in pixels.
+        seed: Seed of all random choices.
+        force: Replace a complete set that was built with other settings.
+        log: Takes one line of progress.
 
     Returns:
-        dict: The manifest.
+        The manifest.
 
     Raises:
-        ValueError: A setting makes no sense.
-        DataError: ``out`` holds something that this tool did not write, or a set with other settings.
+        ConfigValueError: A setting is out of range.
+        DataError: ``out`` holds files that this function did not write, or a set with other settings.
     """
     out = Path(out)
     if num_train < 1 or num_val < 1:
-        raise ValueError(f'num_train and num_val must be at least 1, got {num_train} and {num_val}')
+        raise ConfigValueError(f'num_train and num_val must be at least 1, got {num_train} and {num_val}')
     if not 8 <= digit_sizes[0] <= digit_sizes[1]:
-        raise ValueError(f'digit_sizes must be two numbers, 8 <= smallest <= largest, got {tuple(digit_sizes)}')
+        raise ConfigValueError(f'digit_sizes must be two numbers, 8 <= smallest <= largest, got {tuple(digit_sizes)}')
     if not 2 * digit_sizes[1] <= sizes[0] <= sizes[1]:
-        raise ValueError(f'sizes must be two numbers, smallest <= largest, and images at least twice as large as the '
-                         f'largest digit ({digit_sizes[1]} pixels), got {tuple(sizes)}')
+        raise ConfigValueError(f'sizes must be two numbers, smallest <= largest, and images at least twice as large '
+                               f'as the largest digit ({digit_sizes[1]} pixels), got {tuple(sizes)}')
     settings = dict(version=_VERSION, num_train=num_train, num_val=num_val, sizes=list(sizes),
                     digit_sizes=list(digit_sizes), seed=seed)
     if out.exists() and (not out.is_dir() or not {p.name for p in out.iterdir()} <= _ENTRIES):
@@ -114,7 +123,8 @@ def build_digits(out, num_train=400, num_val=80, sizes=(160, 192), digit_sizes=(
         return _write(folder, settings, log)
 
 
-def _write(root, settings, log):
+def _write(root: Path, settings: dict, log: Callable[[str], object]) -> dict:
+    """Write the data set into an empty folder; returns its manifest."""
     import cv2
     (root / 'annotations').mkdir()
     counts, hashes = {}, {}
@@ -152,19 +162,20 @@ def _write(root, settings, log):
     return manifest
 
 
-def digit_images(split, sizes, digit_sizes, seed):
-    """Images without end; the first ones are the same however many are taken.
+def digit_images(split: str, sizes: tuple[int, int], digit_sizes: tuple[int, int],
+                 seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, dict, list[dict]]]:
+    """Draw images without end; image i depends on the settings and i alone.
 
     Args:
-        split (str): 'train' or 'val', which share no sample and no pixel of a photograph.
-        sizes (tuple[int, int]): Shortest and longest side of an image, in pixels.
-        digit_sizes (tuple[int, int]): Smallest and largest side of a digit, in pixels.
-        seed (int): Decides everything that is drawn by chance.
+        split: 'train' or 'val', which share no sample and no pixel of a photograph.
+        sizes: Shortest and longest side of an image, in pixels.
+        digit_sizes: Shortest and longest side of a digit, in pixels.
+        seed: Seed of all random choices.
 
     Yields:
-        tuple: The image (H, W, 3, RGB, uint8); its labels (H, W, uint8: 1 background, 2-11 the digits 0-9); a dict
-        of where the background was taken from; the digits, each a dict with ``category_id`` (1-10), ``bbox``,
-        ``area``, ``sample`` and ``segmentation`` as COCO has them (compressed RLE).
+        The image (H, W, 3), RGB, uint8; its labels (H, W), uint8, 1 for the background and 2-11 for the digits 0-9; a
+        dict of the photograph and the crop behind it; the digits, each a dict with ``category_id`` (1-10), ``bbox``,
+        ``area``, ``sample`` and ``segmentation`` in COCO's form (compressed RLE).
     """
     from sklearn.datasets import load_digits, load_sample_images
     digits = load_digits()
@@ -176,8 +187,17 @@ def digit_images(split, sizes, digit_sizes, seed):
         yield _image(rng, photos, digits, samples, split, sizes, digit_sizes)
 
 
-def split_samples(targets, split, seed):
-    """Indices of the digit samples of one split, 'train' or 'val', of the classes ``targets``."""
+def split_samples(targets: np.ndarray, split: str, seed: int) -> np.ndarray:
+    """Choose the digit samples of a split, stratified by class.
+
+    Args:
+        targets: The class of each sample.
+        split: 'train' or 'val', which share no sample.
+        seed: Seed of the choice.
+
+    Returns:
+        Indices of the samples.
+    """
     rng = np.random.default_rng([seed, 100])
     chosen = []
     for digit in range(10):
@@ -188,21 +208,22 @@ def split_samples(targets, split, seed):
 
 
 class _Samples:
-    """Deals the digit samples of one split: every one once, in a drawn order, before any comes again."""
+    """An endless sequence of the digit samples of one split: a new permutation of all of them after each pass."""
 
-    def __init__(self, targets, split, seed):
+    def __init__(self, targets: np.ndarray, split: str, seed: int) -> None:
         self.indices = split_samples(targets, split, seed)
         self.rng = np.random.default_rng([seed, 101, _SPLITS.index(split)])
-        self.left = []
+        self.left: list[int] = []
 
-    def deal(self):
+    def next_index(self) -> int:
         if not self.left:
             self.left = list(self.rng.permutation(self.indices))
         return int(self.left.pop())
 
 
-def _background(rng, photos, split, height, width):
-    """A crop of a photograph, mirrored by chance and dimmed, and where it was taken from."""
+def _background(rng: np.random.Generator, photos: dict[str, np.ndarray], split: str, height: int,
+                width: int) -> tuple[np.ndarray, dict]:
+    """Crop a photograph, and mirror it at random and dim it; returns the photograph's name and the crop as well."""
     import cv2
     name = list(photos)[rng.integers(len(photos))]
     photo = photos[name]
@@ -215,13 +236,22 @@ def _background(rng, photos, split, height, width):
     crop = cv2.resize(photo[y:y + h, x:x + w], (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    # Dimmed, as a slide with writing on it is: a light ink stands out from the brightest sky.
+    # Dimmed, so that light ink stands out from the brightest sky.
     crop = crop * rng.uniform(0.3, 0.5)
     return np.clip(crop, 0, 255).astype(np.float32), dict(photo=name, crop=[x, y, w, h])
 
 
-def draw_ink(rng, sample, size):
-    """One 8x8 sample as a stroke of ink: coverage in [0, 1], ``size`` pixels a side, turned and sheared a little."""
+def draw_ink(rng: np.random.Generator, sample: np.ndarray, size: int) -> np.ndarray:
+    """Draw an 8x8 sample as strokes of ink, rotated and sheared slightly at random.
+
+    Args:
+        rng: Source of the random choices.
+        sample: Values (8, 8) between 0 and 16.
+        size: Side of the result, in pixels.
+
+    Returns:
+        Coverage (size, size) between 0 and 1, float32.
+    """
     import cv2
     scale = size / 8
     angle, shear = np.deg2rad(rng.uniform(-6, 6)), rng.uniform(-0.08, 0.08)
@@ -230,12 +260,14 @@ def draw_ink(rng, sample, size):
     offset = np.array([size / 2 - 0.5] * 2) - matrix @ np.array([3.5, 3.5])
     ink = cv2.warpAffine((sample / 16).astype(np.float32), np.column_stack([matrix, offset]), (size, size),
                          flags=cv2.INTER_CUBIC)
-    level = rng.uniform(0.36, 0.46)  # lower: a broader pen
+    level = rng.uniform(0.36, 0.46)  # the lower it is, the broader are the strokes
     t = np.clip((ink - level) / 0.16 + 0.5, 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _image(rng, photos, digits, samples, split, sizes, digit_sizes):
+def _image(rng: np.random.Generator, photos: dict[str, np.ndarray], digits: 'Bunch', samples: _Samples, split: str,
+           sizes: tuple[int, int], digit_sizes: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, dict, list[dict]]:
+    """Draw one image; see :func:`digit_images`."""
     from pycocotools import mask as rle
     low, high = sizes
     height, width = (int(low + 8 * rng.integers(0, (high - low) // 8 + 1)) for _ in range(2))
@@ -243,7 +275,7 @@ def _image(rng, photos, digits, samples, split, sizes, digit_sizes):
     labels = np.ones((height, width), np.uint8)
     instances, taken = [], np.zeros((height, width), bool)
     for _ in range(int(rng.integers(2, 6))):
-        index = samples.deal()
+        index = samples.next_index()
         for _attempt in range(100):
             size = int(rng.integers(digit_sizes[0], digit_sizes[1] + 1))
             y, x = int(rng.integers(0, height - size + 1)), int(rng.integers(0, width - size + 1))

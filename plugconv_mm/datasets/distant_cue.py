@@ -1,12 +1,12 @@
-"""Digits with a mark far away: images that cannot be read through a small window.
+"""Digits with a distant cue: images whose labels cannot be told from a small window.
 
 An image of 128x128 pixels holds one digit of scikit-learn's ``load_digits`` and one disc, light yellow or dark blue,
-whose centres are at least 72 pixels apart. It is labelled twice. In ``cue`` the pixels of the digit have the colour of
-the disc as their class, whatever the digit is: they can be told from the background right here, but their class only
-over there. In ``digit`` they have the digit, and the disc does not matter. For mmseg's ``BaseSegDataset``::
+whose centres are at least 72 pixels apart. It is labelled twice. In ``cue`` the class of the digit's pixels is the
+colour of the disc, whatever the digit is: they differ from the background locally, but their class only shows at the
+disc. In ``digit`` their class is the digit, and the disc does not matter. For mmseg's ``BaseSegDataset``::
 
     data/distant_cue/
-        distant_cue.json                        with which settings it was built
+        distant_cue.json                    the settings of the set
         images/{training,validation}/*.png
         cue/{training,validation}/*.png     0 background, 1 digit with a yellow disc, 2 digit with a blue disc
         digit/{training,validation}/*.png   0 background, 1-10 the digits 0-9
@@ -14,38 +14,40 @@ over there. In ``digit`` they have the digit, and the disc does not matter. For 
 No digit sample is in both splits. The same seed gives the same bytes.
 """
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from plugconv_mm.atomic_write import atomic_folder
 from plugconv_mm.datasets.digits import draw_ink, split_samples
-from plugconv_mm.errors import DataError
+from plugconv_mm.errors import ConfigValueError, DataError
 
 SIDE = 128  # of an image, in pixels
-DISTANCE = 72  # from centre to centre, at least
+DISTANCE = 72  # the least distance between the centres, in pixels
 DIGIT_SIDES = (26, 38)
 DISC_SIDE = 21
 MANIFEST = 'distant_cue.json'
 _FOLDERS = dict(train='training', val='validation')
 
 
-def build_distant_cue(out, num_train=800, num_val=160, seed=0):
-    """Build the data set into ``out``, in a few seconds; nothing is left behind if it does not get to the end.
+def build_distant_cue(out: str | os.PathLike, num_train: int = 800, num_val: int = 160, seed: int = 0) -> None:
+    """Build the data set into a folder, in a few seconds; the folder is only written if the build is completed.
 
     Args:
-        out (str | Path): The folder. A set with the same settings is left as it is, one with others is replaced.
-        num_train (int): Training images.
-        num_val (int): Validation images.
-        seed (int): Decides everything that is drawn by chance.
+        out: The folder. A set with the same settings is left as it is, one with others is replaced.
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        seed: Seed of all random choices.
 
     Raises:
-        ValueError: A number of images is below 1.
-        DataError: ``out`` holds something that this function did not write.
+        ConfigValueError: A number of images is below 1.
+        DataError: ``out`` holds files that this function did not write.
     """
     import cv2
     if num_train < 1 or num_val < 1:
-        raise ValueError(f'num_train and num_val must be at least 1, got {num_train} and {num_val}')
+        raise ConfigValueError(f'num_train and num_val must be at least 1, got {num_train} and {num_val}')
     out, settings = Path(out), dict(num_train=num_train, num_val=num_val, seed=seed)
     if out.exists():
         try:
@@ -65,16 +67,16 @@ def build_distant_cue(out, num_train=800, num_val=160, seed=0):
         (root / MANIFEST).write_text(json.dumps(settings) + '\n')
 
 
-def distant_cue_images(split, count, seed=0):
-    """Draw images.
+def distant_cue_images(split: str, count: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Draw images; image i depends on the seed and i alone.
 
     Args:
-        split (str): 'train' or 'val', which share no sample of a digit.
-        count (int): Number of images.
-        seed (int): Decides everything that is drawn by chance.
+        split: 'train' or 'val', which share no sample of a digit.
+        count: Number of images.
+        seed: Seed of all random choices.
 
     Yields:
-        tuple: The image (128, 128, 3) in BGR order and its labels by cue and by digit, (128, 128) each; uint8.
+        The image (128, 128, 3) in BGR order, its labels by cue (128, 128), and its labels by digit (128, 128); uint8.
     """
     from sklearn.datasets import load_digits
     digits = load_digits()
@@ -100,14 +102,14 @@ def distant_cue_images(split, count, seed=0):
         yield np.clip(image.round(), 0, 255).astype(np.uint8), *labels
 
 
-def _clouds(rng):
-    """A dim background (SIDE, SIDE)."""
+def _clouds(rng: np.random.Generator) -> np.ndarray:
+    """A dark, cloudy background (SIDE, SIDE)."""
     import cv2
     clouds = cv2.resize(rng.uniform(20, 90, (8, 8)).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     return clouds + rng.normal(0, 8, (SIDE, SIDE)).astype(np.float32)
 
 
-def _disc():
+def _disc() -> np.ndarray:
     """Coverage in [0, 1] of a disc (DISC_SIDE, DISC_SIDE)."""
     y, x = np.mgrid[:DISC_SIDE, :DISC_SIDE] - DISC_SIDE // 2
     return np.clip(DISC_SIDE / 2 - np.hypot(y, x), 0, 1).astype(np.float32)

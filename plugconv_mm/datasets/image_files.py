@@ -1,4 +1,4 @@
-"""Images of the user's own, in no data set."""
+"""Image files and folders of the user's own, outside of data sets."""
 from pathlib import Path
 
 import cv2
@@ -6,12 +6,15 @@ import numpy as np
 
 from plugconv_mm.errors import DataError
 
-# Names of images end in one of these.
+# Suffixes of image files.
 _SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """The images in a folder and the folders in it, sorted, or the one image that the path is.
+    """Find the images in a folder and the folders in it.
+
+    Returns:
+        Their paths, sorted; the path itself if it is a file.
 
     Raises:
         DataError: There is no such file or folder, or no image in it.
@@ -28,7 +31,7 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image as (H, W, 3), RGB, uint8.
+    """Read an image as (H, W, 3), RGB, uint8.
 
     Raises:
         DataError: The file is not an image, or is broken.

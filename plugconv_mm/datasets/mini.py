@@ -1,7 +1,7 @@
-"""Mini data sets laid out exactly as COCO 2017, ADE20K, PASCAL VOC 2007 + 2012 and ImageNet are.
+"""Mini data sets with the layouts of COCO 2017, ADE20K, PASCAL VOC 2007 + 2012 and ImageNet.
 
-A few images each, with the class lists of the real sets, so that a config made for these runs as written. The
-images are those of :mod:`plugconv_mm.datasets.digits`; a digit stands for some class or other::
+They have a few images each and the class lists of the real sets, so that a config for a real set runs as written. The
+images are those of :mod:`plugconv_mm.datasets.digits`; the classes assigned to the digits are arbitrary::
 
     coco/annotations/{instances,panoptic}_{train,val}2017.json   80 things in polygons and one crowd, 53 stuff
          annotations/panoptic_{train,val}2017/*.png
@@ -13,6 +13,7 @@ images are those of :mod:`plugconv_mm.datasets.digits`; a digit stands for some 
     imagenet21k/train/n01440764/*.JPEG  meta/train.txt
 """
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -48,20 +49,22 @@ WORDNET_IDS = ('n01440764', 'n01443537', 'n01484850', 'n01491361', 'n01494475', 
                'n01514859', 'n01518878')
 MANIFEST = 'mini.json'
 _SPLITS = dict(train=4, val=2)  # images of each
-_SKY, _GRASS = 187, 193  # what the upper and the lower half of an image stand for in COCO
+_SKY, _GRASS = 187, 193  # COCO's stuff classes of the upper and the lower half of an image
+
+Drawn = dict[str, list[tuple[np.ndarray, list[dict]]]]  # images with their digits, by split
 
 
-def build_mini(out):
-    """Build all of them into ``out``, in about a second.
+def build_mini(out: str | os.PathLike) -> dict[str, int]:
+    """Build all of them into a folder, in about a second.
 
     Args:
-        out (str | Path): The folder. What an earlier build left there is replaced.
+        out: The folder. An earlier build in it is replaced.
 
     Returns:
-        dict: Number of images by data set.
+        Number of images by data set.
 
     Raises:
-        DataError: ``out`` holds something that this function did not write.
+        DataError: ``out`` holds files that this function did not write.
     """
     out = Path(out)
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -78,8 +81,8 @@ def build_mini(out):
     return counts
 
 
-def _draw(split, count):
-    """Images, the first half of them upright and the rest wide, with their digits."""
+def _draw(split: str, count: int) -> list[tuple[np.ndarray, list[dict]]]:
+    """Draw images with their digits, the first half of them in portrait format and the rest in landscape format."""
     kept = {True: [], False: []}
     for image, _, _, digits in digit_images(split, sizes=(144, 176), digit_sizes=(48, 72), seed=0):
         height, width = image.shape[:2]
@@ -89,31 +92,31 @@ def _draw(split, count):
             return kept[True] + kept[False]
 
 
-def _write_image(path, image):
+def _write_image(path: Path, image: np.ndarray) -> None:
     import cv2
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode('.jpg', image[..., ::-1])[1].tobytes())
 
 
-def _write_labels(path, labels):
-    """A map (H, W) of labels or (H, W, 3) of RGB colours."""
+def _write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write a map (H, W) of labels or (H, W, 3) of RGB colours as PNG."""
     import cv2
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode('.png', labels[..., ::-1] if labels.ndim == 3 else labels)[1].tobytes())
 
 
-def _masks(digits):
+def _masks(digits: list[dict]) -> list[np.ndarray]:
     from pycocotools import mask as rle
     return [rle.decode(digit['segmentation']).astype(bool) for digit in digits]
 
 
-def _polygons(mask):
+def _polygons(mask: np.ndarray) -> list[list[int]]:
     import cv2
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [outline.reshape(-1).tolist() for outline in outlines if len(outline) >= 3]
 
 
-def _write_coco(root, drawn):
+def _write_coco(root: Path, drawn: Drawn) -> None:
     things, stuff = ([dict(id=i, name=name, isthing=isthing, color=[i] * 3) for i, name in zip(ids, names, strict=True)]
                      for ids, names, isthing in ((THING_IDS, THINGS, 1), (STUFF_IDS, STUFF, 0)))
     (root / 'annotations').mkdir()
@@ -150,7 +153,7 @@ def _write_coco(root, drawn):
             (root / f'annotations/{kind}_{split}2017.json').write_text(text)
 
 
-def _write_ade(root, drawn):
+def _write_ade(root: Path, drawn: Drawn) -> None:
     for split, name in (('train', 'training'), ('val', 'validation')):
         number = 0
         for n, (image, digits) in enumerate(drawn[split]):
@@ -164,7 +167,7 @@ def _write_ade(root, drawn):
             _write_labels(root / f'annotations/{name}/ADE_{split}_{n + 1:08d}.png', labels)
 
 
-def _write_voc(root, drawn):
+def _write_voc(root: Path, drawn: Drawn) -> None:
     number = 0
     for year, lists in (('2007', dict(train='train', val='train', trainval='train', test='val')),
                         ('2012', dict(train='train', val='train', trainval='train'))):
@@ -190,7 +193,8 @@ def _write_voc(root, drawn):
                 ElementTree.ElementTree(tree).write(home / f'Annotations/{name}.xml')
 
 
-def _fill(element, values):
+def _fill(element: ElementTree.Element, values: dict) -> None:
+    """Add children with these names and texts, dicts as children with children of their own."""
     for key, value in values.items():
         child = ElementTree.SubElement(element, key)
         if isinstance(value, dict):
@@ -199,7 +203,7 @@ def _fill(element, values):
             child.text = str(value)
 
 
-def _write_imagenet(root, drawn):
+def _write_imagenet(root: Path, drawn: Drawn) -> None:
     for name, splits in (('imagenet', drawn), ('imagenet21k', dict(train=drawn['train']))):
         (root / name / 'meta').mkdir(parents=True)
         for split, images in splits.items():

@@ -7,4 +7,5 @@ __getattr__, __all__ = plug_ins(
     backbones=backbones.__all__,
     convs=['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d', 'ParC2d', 'ParCHW2d'],
     decode_heads=decode_heads.__all__,
-    necks=necks.__all__)
+    necks=necks.__all__,
+    box_tta=['BoxTTAModel'])

@@ -16,28 +16,37 @@ type                             channels                 groups             bia
 ``KWConv2d``                     any                      any                as asked
 ===============================  =======================  =================  ================================
 """
+from typing import ClassVar
+
 from torch import nn
 from torch.nn.modules.utils import _pair
 
 from plugconv_mm import ops
-from plugconv_mm.ops.mechanisms.same_padding import Size, check_same_padding
+from plugconv_mm.models.same_padding import Size, check_same_padding
 from plugconv_mm.registry import MODELS
 
-# A dynamic convolution takes the place of any nn.Conv2d. Built from a config, it has a warehouse of its own, of budget
-# 1; to share one, build the layers with ``warehouse=`` and call its ``allocate``.
-KWConv2d = MODELS.register_module(module=ops.KWConv2d)
 
+class _LikeConv2d:
+    """Attributes of a convolution that mmcv's ConvModule reads from it, and their checks."""
 
-class _SameShape:
-    """Checks a caller's arguments, and keeps them where mmcv's ConvModule reads them."""
     transposed = False
     output_padding = (0, 0)
-    stride = dilation = (1, 1)
+    kernel_size: tuple[int, int]
+    padding: tuple[int, int] | str
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+
+    def _take_size(self, kernel_size: Size, stride: Size, padding: Size | str | None, dilation: Size) -> None:
+        self.kernel_size, self.padding = check_same_padding(type(self).__name__, kernel_size, stride, padding, dilation)
+
+
+class _SameShape(_LikeConv2d):
+    """Attributes and checks of a convolution that keeps the number of channels as well."""
 
     def _take(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size, padding: Size | str,
               dilation: Size) -> None:
         name = type(self).__name__
-        self.kernel_size, self.padding = check_same_padding(name, kernel_size, stride, padding, dilation)
+        self._take_size(kernel_size, stride, padding, dilation)
         if _pair(dilation) != (1, 1):
             raise ValueError(f'{name} has a kernel of its own, which cannot be dilated, got dilation={dilation}')
         if in_channels != out_channels:
@@ -53,23 +62,41 @@ class _SameShape:
 
 
 class _OwnInit(nn.Conv2d):
-    pass
+    """A parent between, as ``init_cfg=dict(layer='Conv2d')`` goes by the name of a class and of its direct bases."""
 
 
 class _InnerConv2d(_OwnInit):
-    """An ``nn.Conv2d`` two classes down, and so out of reach of ``init_cfg=dict(layer='Conv2d')``, which goes by the
-    name of a class and of its direct bases."""
+    """An ``nn.Conv2d`` that is out of reach of ``init_cfg=dict(layer='Conv2d')``."""
 
 
 @MODELS.register_module()
-class GnConv2d(ops.GnConv2d):
-    """:class:`plugconv_mm.ops.GnConv2d`, which keeps its own initialisation, as mmcv's special convolutions do.
+class GnConv2d(_LikeConv2d, ops.GnConv2d):
+    """:class:`plugconv_mm.ops.GnConv2d` with the arguments of ``nn.Conv2d``; it keeps its own initialisation.
 
     The heads of detectors draw every ``nn.Conv2d`` in them with a deviation of 0.01. A product of three convolutions
     drawn so is zero, and so are its gradients.
 
     A gnConv of order n is a polynomial of degree n + 1 of its input: where several are stacked, give them a
     ``norm_cfg``, without which their outputs vanish or explode.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, by default those of the input; 2^(order-1) must divide them, 2^order with
+            'gf'.
+        kernel_size: Checked and not used, as are the next three: the filter is 7x7 or global.
+        stride: Nothing but 1.
+        padding: The padding that keeps the map's size at ``kernel_size``; None and 'same' stand for it.
+        dilation: Spacing of the kernel, with which ``padding`` must agree.
+        groups: Nothing but 1.
+        bias: Whether the output projection has a bias.
+        order: As in :class:`plugconv_mm.ops.GnConv2d`, as are the next three.
+        filter: '7x7' or 'gf'.
+        filter_size: (h, w) of the complex weight of 'gf'.
+        scale: Factor on the filter's output.
+
+    Raises:
+        ValueError: If a convolution with these arguments would change the map's size, for groups, and as in
+            :class:`plugconv_mm.ops.GnConv2d`.
 
     Example:
         >>> import torch
@@ -78,7 +105,28 @@ class GnConv2d(ops.GnConv2d):
         >>> ConvModule(16, 32, 3, padding=1, conv_cfg=conv_cfg, norm_cfg=dict(type='BN'))(torch.rand(2, 16, 9, 7)).shape
         torch.Size([2, 32, 9, 7])
     """
-    conv_layer = _InnerConv2d
+
+    _inner_conv: ClassVar[type[nn.Conv2d]] = _InnerConv2d
+
+    def __init__(self, in_channels: int, out_channels: int | None = None, kernel_size: Size = 7, stride: Size = 1,
+                 padding: Size | str | None = None, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
+                 order: int = 2, filter: str = '7x7', filter_size: tuple[int, int] = (14, 8),
+                 scale: float = 1.0) -> None:
+        self._take_size(kernel_size, stride, padding, dilation)
+        if groups != 1:
+            raise ValueError(f'GnConv2d mixes all channels: it replaces convolutions with groups 1 only, got {groups}')
+        super().__init__(in_channels, out_channels, bias=bias, order=order, filter=filter, filter_size=filter_size,
+                         scale=scale)
+        self.groups, self.dilation = groups, _pair(dilation)
+        for conv in (self.proj_in, self.dwconv, *self.pws, self.proj_out):
+            if isinstance(conv, nn.Conv2d):
+                conv.__class__ = self._inner_conv
+
+
+class HorGnConv2d(GnConv2d):
+    """The gnConv of ``HorFPN`` and ``HorUPerHead``, initialised by their ``init_cfg``, as published."""
+
+    _inner_conv = nn.Conv2d
 
 
 @MODELS.register_module()
@@ -186,3 +234,12 @@ class DecomposedLargeKernelConv2d(_SameShape, ops.DecomposedLargeKernelConv2d):
             raise ValueError(f'the large kernel is square and not below small_kernel={small_kernel}, got {height}x'
                              f'{width}: set large_kernel in the conv_cfg')
         super().__init__(in_channels, height, small_kernel)
+
+
+@MODELS.register_module()
+class KWConv2d(_LikeConv2d, ops.KWConv2d):
+    """:class:`plugconv_mm.ops.KWConv2d`, which takes the place of any ``nn.Conv2d``.
+
+    Built from a config, it has a warehouse of its own, of budget 1; to share one, build the layers with ``warehouse=``
+    and call its ``allocate``.
+    """

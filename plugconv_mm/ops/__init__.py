@@ -1,6 +1,7 @@
 """Operators in plain PyTorch."""
 from plugconv_mm.ops.deploy import deploy_state_dict, switch_to_deploy
-from plugconv_mm.ops.gnconv import GlobalLocalFilter, GnConv2d
+from plugconv_mm.ops.global_local_filter import GlobalLocalFilter
+from plugconv_mm.ops.gnconv import GnConv2d
 from plugconv_mm.ops.h_mhsa import HMHSA
 from plugconv_mm.ops.kernel_warehouse import KernelWarehouse, KWConv2d, KWLinear
 from plugconv_mm.ops.large_kernel import DecomposedLargeKernelConv2d

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.ops.mechanisms.batch_norm import fold_batch_norm, folds
+from plugconv_mm.ops.mechanisms.plain_layer import is_plain
 
 
 class HMHSA(nn.Module):
@@ -32,11 +33,11 @@ class HMHSA(nn.Module):
     attention.
 
     Args:
-        channels (int): C, a multiple of ``head_width``.
-        grid_size (int): side G of a window, in positions. 1 stands for plain attention over the whole map.
-        pool_ratio (int): side r of a cell of the pooled map, in positions. Only 1 goes with ``grid_size=1``.
-        head_width (int): channels of one attention head.
-        norm_layer (Callable[[int], nn.Module]): makes the normalisation for a number of channels.
+        channels: C, a multiple of ``head_width``.
+        grid_size: Side G of a window, in positions. 1 stands for plain attention over the whole map.
+        pool_ratio: Side r of a cell of the pooled map, in positions. Only 1 goes with ``grid_size=1``.
+        head_width: Channels of one attention head.
+        norm_layer: Makes the normalisation for a number of channels.
 
     Shapes:
         input (N, C, H, W) -> output (N, C, H, W), any H and W of at least 1.
@@ -89,16 +90,17 @@ class HMHSA(nn.Module):
                 f'head_width={self.head_width}')
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend over x (N, channels, H, W)."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f'expected an input of shape (N, {self.channels}, H, W), got {tuple(x.shape)}')
         height, width = x.shape[2:]
         tokens, *linear = _after_norm(self.norm, self.qkv, x)
         if self.grid_size == 1:
-            q, k, v = self._project(tokens, *linear, 3)
+            q, k, v = self._project(tokens, *linear, parts=3)
             return self.proj(_to_map(_attend(q, k, v), height, width))
 
         windows, mask = _to_windows(tokens, self.grid_size)
-        q, k, v = self._project(windows, *linear, 3)
+        q, k, v = self._project(windows, *linear, parts=3)
         local = _from_windows(_attend(q, k, v, mask), x.shape[0], height, width, self.grid_size)
         local = self.grid_norm(x + local)
 
@@ -106,27 +108,37 @@ class HMHSA(nn.Module):
         if self.pool_ratio > 1:
             # A cell over the border averages the positions it really has.
             pooled = F.avg_pool2d(local, self.pool_ratio, ceil_mode=True, count_include_pad=False)
-        q, = self._project(_to_tokens(local), self.q.weight.flatten(1), self.q.bias, 1)
-        k, v = self._project(*_after_norm(self.ds_norm, self.kv, pooled), 2)
+        q, = self._project(*_after_norm(None, self.q, local), parts=1)
+        k, v = self._project(*_after_norm(self.ds_norm, self.kv, pooled), parts=2)
         return self.proj(_to_map(_attend(q, k, v), height, width) + local)
 
-    def _project(self, tokens: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """A linear layer on tokens (B, ..., C), as ``parts`` tensors (B, heads, L, head_width)."""
-        y = F.linear(tokens, weight, bias)
-        y = y.view(tokens.shape[0], -1, parts, self.channels // self.head_width, self.head_width)
+    def _project(self, tokens: Tensor, weight: Tensor | None, bias: Tensor | None,
+                 parts: int) -> tuple[Tensor, ...]:
+        """Apply a linear layer to tokens (B, ..., C), as `parts` tensors (B, heads, L, head_width).
+
+        Without a weight, the tokens (B, ..., parts · C) come from the layer already.
+        """
+        y = tokens if weight is None else F.linear(tokens, weight, bias)
+        y = y.flatten(1, -2).unflatten(2, (parts, self.channels // self.head_width, self.head_width))
         return y.permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _after_norm(norm: nn.Module, conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, weight and bias whose linear layer is ``conv(norm(x))``, with a 1x1 ``conv``.
+def _after_norm(norm: nn.Module | None, conv: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Tokens, weight and bias whose linear layer is ``conv(norm(x))``, with a 1x1 `conv`.
 
-    Where ``norm`` is a fixed affine map per channel it goes into the weights, and a pass over the map is saved.
+    A `norm` that is a fixed affine map per channel goes into the weights, which saves a pass over the map. A `conv`
+    that is not plain is called; then the tokens are its output, and there is no weight.
     """
+    if not is_plain(conv, nn.Conv2d):
+        return _to_tokens(conv(x if norm is None else norm(x))), None, None
     weight, bias = conv.weight.flatten(1), conv.bias
+    if norm is None:
+        return _to_tokens(x), weight, bias
     if not folds(norm):
         return _to_tokens(norm(x)), weight, bias
     scale, shift = fold_batch_norm(norm)
-    return _to_tokens(x), weight * scale, bias + weight @ shift
+    of_shift = weight @ shift
+    return _to_tokens(x), weight * scale, of_shift if bias is None else bias + of_shift
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -141,7 +153,7 @@ def _to_tokens(x: Tensor) -> Tensor:
 
 def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
     """(N, H * W, C) as (N, C, H, W), channels-last in memory."""
-    return tokens.view(tokens.shape[0], height, width, -1).permute(0, 3, 1, 2)
+    return tokens.view(tokens.shape[0], height, width, tokens.shape[2]).permute(0, 3, 1, 2)
 
 
 def _to_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
@@ -167,5 +179,7 @@ def _to_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
 def _from_windows(windows: Tensor, n: int, height: int, width: int, size: int) -> Tensor:
     """Join windows (N * rows * columns, size², C) to a map (N, C, height, width), dropping the padding."""
     rows, columns = -(-height // size), -(-width // size)
-    x = windows.view(n, rows, columns, size, size, -1).transpose(2, 3).reshape(n, rows * size, columns * size, -1)
+    channels = windows.shape[2]
+    x = windows.view(n, rows, columns, size, size, channels).transpose(2, 3)
+    x = x.reshape(n, rows * size, columns * size, channels)
     return x[:, :height, :width].permute(0, 3, 1, 2)

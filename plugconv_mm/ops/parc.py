@@ -172,6 +172,7 @@ class ParCHW2d(nn.Module):
         if channels % 2:
             raise ValueError(f'ParC-H and ParC-W share the channels half and half: got {channels}, which two does not '
                              'divide. Choose an even width.')
+        self.channels = channels
         half = channels // 2
         groups = half if depthwise else 1
         self.parc_h = ParC2d(half, 'H', meta_size, groups, bias, position_embedding, backend)
@@ -179,9 +180,8 @@ class ParCHW2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves `x` of shape (B, channels, H, W)."""
-        channels = 2 * self.parc_h.channels
-        if x.dim() != 4 or x.shape[1] != channels:
-            raise ValueError(f'expected a map of shape (B, {channels}, H, W), got {tuple(x.shape)}')
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f'expected a map of shape (B, {self.channels}, H, W), got {tuple(x.shape)}')
         first, second = x.chunk(2, dim=1)
         return torch.cat((self.parc_h(first), self.parc_w(second)), dim=1)
 
@@ -206,6 +206,8 @@ class _Plan:
         if is_exporting() and backend in ('auto', 'fft'):
             # No complex numbers there: a circulant for each channel, or, where channels mix, the transform as a matrix.
             self.backend = 'gemm' if self.group_width == 1 else 'dft'
+        elif x.shape[0] == 0:  # other backends cannot tell the shapes of an empty batch, and FFTs refuse it
+            self.backend = 'spatial'
         else:
             self.backend = backend if backend != 'auto' else cheapest_backend(self._workload(x, weight))
         # There is no bfloat16 FFT, and float16 only for powers of two on CUDA: both go through float32.
@@ -239,7 +241,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, position_embedding: T
             raise ValueError(f'{name} is on {t.device} and x on {x.device}: move both to one device')
         if name != 'x' and t.dtype != weight.dtype:
             raise TypeError(f'{name} is {t.dtype} and weight {weight.dtype}: they must be of one type')
-    if x.dim() != 4 or 0 in x.shape:
+    if x.dim() != 4 or 0 in x.shape[1:]:
         raise ValueError(f'x must be a non-empty map of shape (B, C, H, W), got {tuple(x.shape)}')
     channels = x.shape[1]
     if weight.dim() != 4 or 1 not in weight.shape[2:] or max(weight.shape[2:]) < 2:

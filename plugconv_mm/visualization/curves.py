@@ -1,5 +1,6 @@
 """Loss and evaluation figures against iterations, from what mmengine logs."""
 import json
+import os
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,15 +9,15 @@ from matplotlib.figure import Figure
 from plugconv_mm.visualization.grids import save_figure
 
 
-def read_scalars(work_dir):
+def read_scalars(work_dir: str | os.PathLike) -> dict[str, list[tuple[int, float]]]:
     """Read the curves of a training, resumed or not, from its work dir.
 
     Args:
-        work_dir (str | Path): As given to ``tools/train.py``.
+        work_dir: The work dir of ``tools/train.py``.
 
     Returns:
-        dict[str, list[tuple[int, float]]]: For each scalar, (iteration, value) in order. A run that was resumed
-        replaces what an earlier one logged beyond the point where it took up.
+        For each scalar, pairs (iteration, value) in order. The values of a resumed run replace those that an earlier
+        run logged after the iteration from which it was resumed.
 
     Raises:
         FileNotFoundError: The folder holds no ``vis_data/scalars.json``.
@@ -48,15 +49,16 @@ def read_scalars(work_dir):
     return curves
 
 
-def plot_curves(path, work_dir, title, figures):
+def plot_curves(path: str | os.PathLike, work_dir: str | os.PathLike, title: str,
+                figures: dict[str, tuple[str, float]]) -> None:
     """Plot the loss, and evaluation figures between 0 and 1, against iterations.
 
     Args:
-        path (str | Path): A .png file.
-        work_dir (str | Path): Of the training.
-        title (str): Over the plot.
-        figures (dict[str, tuple[str, float]]): Evaluation figures to plot: for each name in the log, its name in the
-            legend and the factor that brings it to 0 to 1.
+        path: A .png file.
+        work_dir: The work dir of the training.
+        title: Title of the plot.
+        figures: Evaluation figures to plot: for each name in the log, its name in the legend, and the factor that
+            brings it into the range from 0 to 1.
     """
     curves = read_scalars(work_dir)
     figure = Figure(figsize=(10, 4), dpi=130, layout='constrained')

@@ -1,5 +1,7 @@
-"""What models look at: receptive fields, and maps over images."""
+"""Heat maps: effective receptive fields, and maps over images."""
+import os
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,17 +11,18 @@ from matplotlib.patches import Rectangle
 
 from plugconv_mm.visualization.grids import save_figure
 
-_LOWEST = 1e-4  # of the greatest contribution; below it a heat map stays black
+_LOWEST = 1e-4  # relative to the greatest contribution; below it a heat map is black
 
 
-def plot_contributions(path, fields, columns=4):
+def plot_contributions(path: str | os.PathLike, fields: dict[str, tuple[np.ndarray, dict[float, int]]],
+                       columns: int = 4) -> None:
     """Plot effective receptive fields side by side, each relative to its own maximum, on one logarithmic scale.
 
     Args:
-        path (str | Path): A .png file.
-        fields (dict[str, tuple[np.ndarray, dict[float, int]]]): For each model its contributions (H, W), and the sides
-            of the centred squares to draw, by the share that they hold.
-        columns (int): Panels in a row, at most.
+        path: A .png file.
+        fields: For each model its contributions (H, W), and the sides of the centred squares to draw, by the share of
+            the contributions that they hold.
+        columns: The most panels in a row.
     """
     lines = -(-len(fields) // columns)
     columns = -(-len(fields) // lines)
@@ -35,7 +38,7 @@ def plot_contributions(path, fields, columns=4):
         mesh = ax.imshow(np.maximum(relative, _LOWEST), norm=scale, cmap='inferno', interpolation='nearest')
         height, width = contributions.shape
         for (share, side), style in zip(squares.items(), ('-', '--', '-.', ':'), strict=False):
-            # just inside the image, so that a square as large as it is seen
+            # just inside the image, so that a square as large as the image can be seen
             left, top = (max(length // 2 - side // 2 - 0.5, 0) for length in (width, height))
             right, bottom = (min(length // 2 + side // 2 + 0.5, length - 1) for length in (width, height))
             ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor='deepskyblue',
@@ -49,13 +52,16 @@ def plot_contributions(path, fields, columns=4):
     save_figure(figure, path)
 
 
-def save_overlays(path, rows):
+def save_overlays(path: str | os.PathLike, rows: Sequence[Sequence[dict]]) -> None:
     """Save images and maps over them as a grid.
 
     Args:
-        path (str | Path): A .png file.
-        rows (Sequence[Sequence[dict]]): For each image its panels, each with 'title', 'image' (H, W, 3) RGB uint8,
-            optionally 'map' (H, W) between 0 and 1 and 'box' (x1, y1, x2, y2) in pixels.
+        path: A .png file.
+        rows: For each image its panels: dicts with 'title', 'image' (H, W, 3), RGB, uint8, and optionally 'map' (H, W)
+            with values between 0 and 1 and 'box' (x1, y1, x2, y2) in pixels.
+
+    Raises:
+        ValueError: There are no images.
     """
     if not rows:
         raise ValueError('no images to draw')

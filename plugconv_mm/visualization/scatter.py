@@ -1,17 +1,23 @@
-"""Models against each other: latency beside multiply-adds and parameters."""
+"""Latency of models against their multiply-adds and parameters."""
+import os
+from typing import TYPE_CHECKING
+
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from plugconv_mm.visualization.grids import save_figure
 
+if TYPE_CHECKING:
+    from plugconv_mm.analysis.compare import ComparisonReport
 
-def plot_costs(path, title, reports):
+
+def plot_costs(path: str | os.PathLike, title: str, reports: 'list[ComparisonReport]') -> None:
     """Plot latency, with its quartiles, against multiply-adds and against parameters.
 
     Args:
-        path (str | Path): A .png file.
-        title (str): Over the plot.
-        reports (list[plugconv_mm.analysis.compare.Report]): The models.
+        path: A .png file.
+        title: Title of the plot.
+        reports: The measurements of the models, as of :func:`plugconv_mm.analysis.compare.compare`.
     """
     figure = Figure(figsize=(10, 5), dpi=120, layout='constrained')
     FigureCanvasAgg(figure)

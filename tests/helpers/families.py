@@ -11,8 +11,12 @@ from mmengine.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.data import Dataset
 
-from plugconv_mm.runtime import dry_run
-from plugconv_mm.runtime.launch import build_runner, leave_group, load_config, make_parser, make_resumable
+from plugconv_mm.runtime import shrink_config
+from plugconv_mm.runtime.build_runner import build_runner
+from plugconv_mm.runtime.defaults import make_resumable
+from plugconv_mm.runtime.distributed import leave_group
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
 
 CONVNEXT = dict(channels=[8, 16, 24, 32], depths=[1, 1, 2, 1])
 FAMILIES = {  # the backbone, and the channels of its four features
@@ -163,8 +167,8 @@ def dry_run_sharded(rank, folder, port, config, data):
     tiny_training.join(rank, port, alone=True)
     args = ['--work-dir', f'{folder}/{Path(config).stem}', '--launcher', 'pytorch']
     cfg = load_config(make_parser('').parse_args([config, *args]))
-    dry_run.leave_out_weights(cfg)
-    dry_run.make_small(cfg, data)
+    shrink_config.leave_out_weights(cfg)
+    shrink_config.make_small(cfg, data)
     make_resumable(cfg)
     runner = build_runner(cfg)
     runner.train()

@@ -23,7 +23,8 @@ import plugconv_mm  # noqa: F401
 from plugconv_mm.checkpoint import read_checkpoint
 from plugconv_mm.engine.hooks import DynamicSparsityHook
 from plugconv_mm.ops import DecomposedLargeKernelConv2d, KWConv2d
-from plugconv_mm.runtime.launch import _distribute_on_cpu, leave_group, make_resumable
+from plugconv_mm.runtime.defaults import make_resumable
+from plugconv_mm.runtime.distributed import distribute_on_cpu, leave_group
 
 _count = Counter()
 
@@ -163,7 +164,7 @@ def train_as(rank, folder, port, growth):
     cfg = config()
     cfg.custom_hooks[0].growth = growth
     cfg.launcher, cfg.train_dataloader.batch_size = 'pytorch', 2
-    _distribute_on_cpu(cfg)
+    distribute_on_cpu(cfg)
     cfg.randomness.diff_rank_seed = True  # masks that agree because the seeds do would not
     runner, masks = build(folder, cfg), Masks()
     runner.register_hook(masks)

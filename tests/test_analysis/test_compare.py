@@ -5,7 +5,7 @@ from torch import nn
 
 pytest.importorskip('mmengine')
 
-from plugconv_mm.analysis.compare import Cost, compare  # noqa: E402
+from plugconv_mm.analysis.compare import MeasuredCost, compare  # noqa: E402
 from plugconv_mm.analysis.interleave import interleaved  # noqa: E402
 from plugconv_mm.analysis.memory import watched, weight_bytes  # noqa: E402
 from plugconv_mm.ops import ParC2d  # noqa: E402
@@ -22,8 +22,8 @@ def test_interleaved_calls_every_candidate_in_each_round():
 
 
 def test_latency_is_median_and_quartiles():
-    assert Cost(0, 0, [5., 1., 3., 2., 4.]).latency == (3, 2, 4)
-    assert Cost(0, 0, [7.]).latency == (7, 7, 7)
+    assert MeasuredCost(0, 0, [5., 1., 3., 2., 4.]).latency == (3, 2, 4)
+    assert MeasuredCost(0, 0, [7.]).latency == (7, 7, 7)
 
 
 def test_memory_peaks_and_what_is_left():

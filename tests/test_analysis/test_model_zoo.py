@@ -20,7 +20,8 @@ from plugconv_mm.analysis.model_zoo import (  # noqa: E402
     with_tables,
     write,
 )
-from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.options import make_parser  # noqa: E402
+from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 MODELS = [model for family in FAMILIES for model in read(ROOT / f'configs/{family}/metafile.yml')['Models']]

@@ -1,4 +1,6 @@
 """convert_official: published names become ours."""
+import re
+
 import pytest
 import recorded
 import torch
@@ -127,7 +129,7 @@ def test_two_names_for_one_tensor(resnet):
 def test_each_record_belongs_to_one_family():
     for path in recorded.FOLDER.glob('*.json'):
         keys = [key for key, _ in recorded.load(path.stem).get('keys', [])]
-        found = [f.name for f in module.FAMILIES if any(module.re.search(f.signature, key) for key in keys)]
+        found = [f.name for f in module.FAMILIES if any(re.search(f.signature, key) for key in keys)]
         assert len(found) == bool(keys), path.stem
 
 

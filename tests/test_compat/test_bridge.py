@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from plugconv_mm.compat import bridge, mmcv_ext
+from plugconv_mm.compat import bridge, mmcv_ops
 
 pytest.importorskip('mmengine', reason='the bridge reports through its logger')
 
@@ -41,7 +41,7 @@ STALE = 'raise ImportError("_ext.so: undefined symbol: _ZNK3c10")'
 
 def test_absent(installed):
     module, messages = installed()
-    assert module is mmcv_ext and bridge.in_use() == 'torchvision'
+    assert module is mmcv_ops and bridge.in_use() == 'torchvision'
     assert messages == ["mmcv operators: torchvision's, for those that detection needs (mmcv was installed without "
                         'them).']
     assert importlib.util.find_spec('mmcv._ext') is not None  # how mmcv.utils.ext_loader looks for them
@@ -55,13 +55,13 @@ def test_compiled(installed):
 
 def test_stale(installed):
     module, messages = installed(STALE)
-    assert module is mmcv_ext and len(messages) == 1 and 'undefined symbol: _ZNK3c10' in messages[0]
+    assert module is mmcv_ops and len(messages) == 1 and 'undefined symbol: _ZNK3c10' in messages[0]
 
 
 def test_forced_torchvision(installed, monkeypatch):
     monkeypatch.setenv('PLUGCONV_MMCV_OPS', 'torchvision')
     module, messages = installed(COMPILED)
-    assert module is mmcv_ext and 'PLUGCONV_MMCV_OPS=torchvision' in messages[0]
+    assert module is mmcv_ops and 'PLUGCONV_MMCV_OPS=torchvision' in messages[0]
 
 
 def test_forced_mmcv(installed, monkeypatch):
@@ -104,8 +104,8 @@ def test_unknown_choice(monkeypatch):
 
 
 def test_without_torchvision(installed, monkeypatch):
-    monkeypatch.delitem(sys.modules, 'plugconv_mm.compat.mmcv_ext')
-    monkeypatch.delattr('plugconv_mm.compat.mmcv_ext')
+    monkeypatch.delitem(sys.modules, 'plugconv_mm.compat.mmcv_ops')
+    monkeypatch.delattr('plugconv_mm.compat.mmcv_ops')
     monkeypatch.setitem(sys.modules, 'torchvision', None)
     with pytest.raises(ImportError, match='torchvision, which would stand in for them, does not import'):
         installed()

@@ -10,7 +10,8 @@ pytest.importorskip('mmdet')
 from mmengine.structures import InstanceData, PixelData  # noqa: E402
 
 from plugconv_mm.runtime.dry_run import leave_out_weights  # noqa: E402
-from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.options import make_parser  # noqa: E402
+from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
 ROOT = Path(__file__).parents[2] / 'configs/horfpn'
 FAST = ['retinanet_r50_horfpn_1x_coco', 'fcos_r50-caffe_horfpn_gn-head_1x_coco', 'faster-rcnn_r50_horfpn_1x_coco']

@@ -9,7 +9,8 @@ for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
 from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
-from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.options import make_parser  # noqa: E402
+from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
 ROOT = Path(__file__).parents[2] / 'configs'
 CONSTRUCTOR = 'plugconv_mm.LearningRateDecayOptimWrapperConstructor'

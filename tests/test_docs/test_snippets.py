@@ -29,7 +29,8 @@ from mmpretrain.structures import DataSample  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
 from plugconv_mm.analysis import build_model  # noqa: E402
-from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.options import make_parser  # noqa: E402
+from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
 # What a part of a config is a part of: by the keys of its model.
 BASES = {

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
 from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
-from plugconv_mm.ops.sparsity import cosine_prune_rate, erk_counts, unpack_mask  # noqa: E402
+from plugconv_mm.ops.sparse_masks import cosine_prune_rate, erk_counts, unpack_mask  # noqa: E402
 
 
 class Watch(Hook):

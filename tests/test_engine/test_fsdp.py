@@ -14,14 +14,12 @@ from tiny_training import in_two_processes  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
 from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
-from plugconv_mm.runtime import dry_run  # noqa: E402
-from plugconv_mm.runtime.launch import (  # noqa: E402
-    ConfigError,
-    build_runner,
-    explain,
-    load_config,
-    make_parser,
-)
+from plugconv_mm.errors import ConfigError  # noqa: E402
+from plugconv_mm.runtime import dry_run, shrink_config  # noqa: E402
+from plugconv_mm.runtime.build_runner import build_runner  # noqa: E402
+from plugconv_mm.runtime.options import make_parser  # noqa: E402
+from plugconv_mm.runtime.read_config import load_config  # noqa: E402
+from plugconv_mm.runtime.user_errors import explain  # noqa: E402
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -98,8 +96,8 @@ def test_the_config(tmp_path, monkeypatch):
     work_dir = tmp_path / Path(config).stem
     assert len(read_scalars(work_dir)['loss']) == 1  # all four images at once
     cfg = load_config(make_parser('').parse_args([config, '--work-dir', str(tmp_path / 'test')]))
-    dry_run.leave_out_weights(cfg)
-    dry_run.make_small(cfg, tmp_path / 'data')
+    shrink_config.leave_out_weights(cfg)
+    shrink_config.make_small(cfg, tmp_path / 'data')
     cfg.load_from = (work_dir / 'last_checkpoint').read_text()
     runner = build_runner(cfg)
     metrics = runner.val()

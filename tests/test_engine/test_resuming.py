@@ -17,7 +17,9 @@ from mmengine.hooks import Hook  # noqa: E402
 from tiny_training import assert_same_ends, resume  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint  # noqa: E402
-from plugconv_mm.runtime.launch import build_runner, explain, make_resumable  # noqa: E402
+from plugconv_mm.runtime.build_runner import build_runner  # noqa: E402
+from plugconv_mm.runtime.defaults import make_resumable  # noqa: E402
+from plugconv_mm.runtime.user_errors import explain  # noqa: E402
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
 ROOT = Path(__file__).parents[2]

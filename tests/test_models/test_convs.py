@@ -10,9 +10,12 @@ import plugconv_mm  # noqa: F401  before mmdet, which looks for mmcv's operators
 pytest.importorskip('mmcv')
 
 from mmcv.cnn import ConvModule, build_conv_layer  # noqa: E402
+from mmengine.model import BaseModule  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 
 from plugconv_mm import ops  # noqa: E402
+from plugconv_mm.models import convs  # noqa: E402
+from plugconv_mm.registry import MODELS  # noqa: E402
 
 # type: what stands in the conv_cfg beside it, groups
 CONVS = {
@@ -65,6 +68,28 @@ def test_in_a_conv_module(name, norm_cfg, act_cfg):
         torch.testing.assert_close(twin(x), module(x), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('norm_cfg', [None, dict(type='BN')])
+@pytest.mark.parametrize('name', CONVS)
+def test_no_samples(name, norm_cfg, training):
+    module = ConvModule(8, 8, 3, padding=1, groups=CONVS[name][1], conv_cfg=conv_cfg(name), norm_cfg=norm_cfg)
+    x = torch.rand(0, 8, 9, 7, requires_grad=True)
+    y = module.train(training)(x)
+    assert y.shape == x.shape
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    for key, parameter in module.named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any(), key
+
+
+class Holder(BaseModule):
+    """A module whose ``init_cfg`` goes to what it holds."""
+
+    def __init__(self, module, init_cfg):
+        super().__init__(init_cfg)
+        self.module = module
+
+
 def biases(module):
     return [key for key, _ in module.named_parameters() if key.endswith('bias')]
 
@@ -101,6 +126,48 @@ def test_what_changes_the_size_is_refused(name, arguments, message):
     arguments = dict(kernel_size=3, padding=1, groups=CONVS[name][1]) | arguments
     with pytest.raises(ValueError, match=f'^{name} .*{message}'):
         build_conv_layer(conv_cfg(name), 8, 8, **arguments)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(stride=2), 'stride 1'), (dict(groups=8), 'groups 1'), (dict(kernel_size=3, padding=0), '"same" padding')])
+def test_gnconv_has_a_kernel_size_by_default(arguments, message):
+    gnconv = MODELS.build(dict(type='GnConv2d', in_channels=8))
+    assert gnconv.kernel_size == (7, 7) and gnconv(torch.rand(1, 8, 5, 6)).shape == (1, 8, 5, 6)
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(dict(type='GnConv2d', in_channels=8, **arguments))
+
+
+def test_the_operator_itself_takes_no_argument_of_a_convolution():
+    for arguments in (dict(kernel_size=3), dict(stride=1), dict(padding=1), dict(groups=1)):
+        with pytest.raises(TypeError, match='unexpected keyword argument'):
+            ops.GnConv2d(8, 8, **arguments)
+    with pytest.raises(TypeError, match='positional'):
+        ops.GnConv2d(8, 8, 3)
+
+
+def test_gnconv_by_its_class_in_a_conv_module():
+    module = ConvModule(8, 16, 3, padding=1, conv_cfg=dict(type=convs.GnConv2d, order=3), norm_cfg=dict(type='BN'))
+    assert isinstance(module.conv, ops.GnConv2d) and module.conv.proj_out.bias is None
+    assert module(torch.randn(2, 8, 9, 7)).shape == (2, 16, 9, 7)
+    with pytest.raises(ValueError, match='stride 1'):
+        ConvModule(8, 16, 3, stride=2, padding=1, conv_cfg=dict(type=convs.GnConv2d))
+
+
+@pytest.mark.parametrize('filter', ['7x7', 'gf'])
+def test_init_cfg_reaches_the_gnconv_of_the_neck_alone(filter):
+    """The neck draws its convolutions as published; a GnConv2d that a config names keeps its own initialisation."""
+    init_cfg = dict(type='Constant', layer='Conv2d', val=0.5, bias=0.25)
+    for kind, reached in ((convs.GnConv2d, False), (convs.HorGnConv2d, True)):
+        gnconv = kind(8, 8, 3, padding=1, order=3, filter=filter)
+        assert set(gnconv.state_dict()) == set(ops.GnConv2d(8, order=3, filter=filter).state_dict())
+        before = copy.deepcopy(gnconv.state_dict())
+        Holder(gnconv, init_cfg).init_weights()
+        for key, value in gnconv.state_dict().items():
+            plain = key.startswith(('proj_', 'pws.')) or (filter == '7x7' and key.startswith('dwconv.'))
+            if plain and reached:
+                assert (value == (0.5 if key.endswith('weight') else 0.25)).all(), key
+            elif plain:
+                assert torch.equal(value, before[key]), key
 
 
 @pytest.mark.parametrize('name, arguments, message', [
@@ -258,6 +325,17 @@ def test_in_a_head(build, head, name):
     for layer in module.cls_convs:
         x = layer(x)
     assert 0.01 < x.std() < 100
+
+
+@pytest.mark.parametrize('name', ['GnConv2d', 'GnConv2d-gf', 'ParC2d', 'ParCHW2d', 'KWConv2d'])
+def test_a_box_head_without_proposals(build, name):
+    head = build(dict(type='Shared4Conv1FCBBoxHead', num_classes=3, in_channels=16, conv_out_channels=16,
+                      fc_out_channels=8, roi_feat_size=7, conv_cfg=conv_cfg(name)))
+    head.init_weights()
+    scores, boxes = head(torch.rand(0, 16, 7, 7))
+    assert scores.shape == (0, 4) and boxes.shape == (0, 12)
+    (scores.sum() + boxes.sum()).backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in head.parameters())
 
 
 def resnet(**arguments):

@@ -303,7 +303,7 @@ def test_auto_is_one_of_the_three(height, width):
     (dict(x=torch.zeros(2, 6, 13, 10, dtype=torch.complex64)), TypeError, 'x must be of a floating-point type'),
     (dict(x=[1.0]), TypeError, 'x must be a tensor, got list'),
     (dict(x=torch.zeros(6, 13, 10).double()), ValueError, r'shape \(B, C, H, W\), got \(6, 13, 10\)'),
-    (dict(x=torch.zeros(0, 6, 13, 10).double()), ValueError, 'non-empty'),
+    (dict(x=torch.zeros(2, 6, 0, 10).double()), ValueError, 'non-empty'),
     (dict(x=torch.zeros(2, 5, 13, 10).double()), ValueError, 'x has 5 channels'),
     (dict(x=torch.zeros(2, 6, 13, 10)), TypeError, 'float32 and the weight torch.float64'),
     (dict(weight=torch.zeros(6, 1, 7, 7).double()), ValueError, r'\(C, C / groups, K, 1\)'),

@@ -1,6 +1,5 @@
-"""What setup.py, requirements/ and the Makefile declare."""
+"""What pyproject.toml, setup.py, requirements/ and the Makefile declare."""
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -20,25 +19,34 @@ MMCV_NAMES = {'mmcv', 'mmcv-full', 'mmcv-lite', 'onedl-mmcv'}
 
 @pytest.fixture(scope='module')
 def metadata():
-    """The arguments that setup.py hands to setuptools."""
+    """What setuptools reads from pyproject.toml."""
     patch = pytest.MonkeyPatch()
-    given = {}
-    patch.setattr(setuptools, 'setup', lambda **kwargs: given.update(kwargs))
     patch.chdir(ROOT)
-    runpy.run_path(str(ROOT / 'setup.py'))
+    distribution = setuptools.Distribution()
+    distribution.parse_config_files()
     patch.undo()
-    return given
+    return dict(name=distribution.get_name(), version=distribution.get_version(), packages=distribution.packages,
+                install_requires=distribution.install_requires, extras_require=distribution.extras_require)
+
+
+def pins(name):
+    """The versions that a file of requirements/ pins for this Python, and those of the files that it includes."""
+    found = {}
+    for line in (ROOT / 'requirements' / name).read_text(encoding='utf-8').splitlines():
+        if line.startswith('-c '):
+            found.update(pins(line[3:]))
+        elif line and not line.startswith('#'):
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate():
+                package, version = canonicalize_name(requirement.name), str(requirement.specifier)
+                assert version.startswith('==') and package not in found, f'{line}: one version of each, by =='
+                found[package] = version[2:]
+    return found
 
 
 @pytest.fixture(scope='module')
 def constraints():
-    pins = {}
-    for line in (ROOT / 'requirements' / 'constraints.txt').read_text(encoding='utf-8').splitlines():
-        if line and not line.startswith('#'):
-            name, version = line.split('==')
-            assert canonicalize_name(name) not in pins, f'{name} is pinned twice'
-            pins[canonicalize_name(name)] = version
-    return pins
+    return pins('constraints.txt')
 
 
 def names(requirements):
@@ -54,7 +62,7 @@ def test_metadata(metadata):
 
 
 def test_version_is_read_without_torch():
-    code = ("import sys, runpy, setuptools; setuptools.setup = lambda **kwargs: None; runpy.run_path('setup.py');"
+    code = ("import sys, setuptools; setuptools.Distribution().parse_config_files();"
             "sys.exit('torch' in sys.modules or 'plugconv_mm' in sys.modules)")
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
@@ -69,9 +77,10 @@ def test_pip_never_brings_a_second_mmcv(metadata):
     assert not continued & original
 
 
-def test_constraints_pin_every_tested_requirement(metadata, constraints):
-    tested = list(metadata['install_requires'])
-    for extra in ('onedl', 'demo', 'tests', 'dev', 'docs'):
+@pytest.mark.parametrize('stack, file', [('onedl', 'constraints.txt'), ('openmmlab', 'constraints-openmmlab.txt')])
+def test_constraints_pin_every_tested_requirement(metadata, stack, file):
+    tested, constraints = list(metadata['install_requires']), pins(file)
+    for extra in (stack, 'demo', 'tests', 'dev', 'docs'):
         tested += metadata['extras_require'][extra]
     for line in tested:
         requirement = Requirement(line)
@@ -82,9 +91,13 @@ def test_constraints_are_what_is_installed(constraints):
     """The environment of `make test` holds the pinned versions of what the tests depend on most."""
     if not (Path(sys.prefix) / '.setup' / 'stack.done').is_file():
         pytest.skip('not the environment that `make setup` makes')
-    from importlib.metadata import version
-    for name in ('torch', 'torchvision', 'numpy', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmdetection',
-                 'onedl-mmsegmentation', 'onedl-mmpretrain', 'opencv-python-headless'):
+    from importlib.metadata import PackageNotFoundError, version
+    stack = ('onedl-mmcv', 'onedl-mmengine', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mmpretrain')
+    try:
+        version(stack[0])
+    except PackageNotFoundError:
+        stack, constraints = ('mmengine', 'mmdet', 'mmsegmentation', 'mmpretrain'), pins('constraints-openmmlab.txt')
+    for name in ('torch', 'torchvision', 'numpy', 'opencv-python-headless', *stack):
         assert version(name).split('+')[0] == constraints[name], name
 
 
@@ -104,6 +117,7 @@ def test_built_package_serves_mim(tmp_path):
             "exec(compile(open('setup.py').read(), 'setup.py', 'exec'), {'__file__': 'setup.py', '__name__': 'x'})")
     subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
     assert (tmp_path / 'plugconv_mm' / 'version.py').is_file()
+    assert (tmp_path / 'plugconv_mm' / 'py.typed').is_file()
     mim = tmp_path / 'plugconv_mm' / '.mim'
     assert (mim / 'tools' / 'setup_env.py').is_file()
     assert_index_leads_to_configs(mim)

@@ -1,5 +1,4 @@
 """The set-up's stamps, messages and repairs, without network."""
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,19 +10,22 @@ ROOT = Path(__file__).parents[2]
 SETUP = ROOT / 'tools' / 'setup.sh'
 TESTED = '{}.{}'.format(*sys.version_info[:2])
 
+sys.path.insert(0, str(ROOT / 'tools'))
 
-@pytest.fixture(scope='module')
-def setup_env():
-    spec = importlib.util.spec_from_file_location('setup_env', ROOT / 'tools' / 'setup_env.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from environment import progress, site_packages  # noqa: E402
+from environment.failures import SetupError  # noqa: E402
+from environment.installation import Installation  # noqa: E402
+from environment.stacks import STACKS, choose_stack, default_folder  # noqa: E402
+from environment.stamps import Step  # noqa: E402
+from environment.venv import Environment  # noqa: E402
+
+ONEDL, OPENMMLAB = STACKS['onedl'], STACKS['openmmlab']
 
 
 @pytest.fixture
-def environment(setup_env, tmp_path):
+def environment(tmp_path):
     """An open environment in an empty folder, whose Python is a link to this one."""
-    made = setup_env.Environment(tmp_path / 'venv')
+    made = Environment(tmp_path / 'venv', ONEDL)
     made.open()
     made.python.parent.mkdir(parents=True)
     made.site_packages.mkdir(parents=True)
@@ -47,7 +49,7 @@ def run_setup(venv, python=None, path=None):
 
 # -- which Python
 
-@pytest.mark.parametrize('version', ['2.7.18', '3.6.9', '3.10.12'])
+@pytest.mark.parametrize('version', ['2.7.18', '3.6.9', '3.9.19'])
 def test_an_old_python_is_named_and_refused(tmp_path, version):
     python = script(tmp_path / 'python', f'printf {version}')
     done = run_setup(tmp_path / 'venv', python)
@@ -78,39 +80,39 @@ def test_no_python_on_path_says_what_was_seen(tmp_path):
     (tmp_path / 'bin' / 'dirname').symlink_to('/usr/bin/dirname')
     done = run_setup(tmp_path / 'venv', path=str(tmp_path / 'bin'))
     assert done.returncode == 1
-    assert 'no Python 3.11 was found on PATH (python3 is Python 3.9.2)' in done.stderr
+    assert 'no Python from 3.10 to 3.13 was found on PATH (python3 is Python 3.9.2)' in done.stderr
 
 
 # -- which folder
 
-def test_a_folder_that_is_no_environment_is_left_alone(setup_env, tmp_path):
+def test_a_folder_that_is_no_environment_is_left_alone(tmp_path):
     (tmp_path / 'thesis.tex').write_text('precious', encoding='utf-8')
-    with pytest.raises(setup_env.SetupError, match='is no virtual environment'):
-        setup_env.Environment(tmp_path).open()
+    with pytest.raises(SetupError, match='is no virtual environment'):
+        Environment(tmp_path, ONEDL).open()
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
-def test_a_file_is_refused(setup_env, tmp_path):
+def test_a_file_is_refused(tmp_path):
     (tmp_path / 'file').touch()
-    with pytest.raises(setup_env.SetupError, match='is a file'):
-        setup_env.Environment(tmp_path / 'file').open()
+    with pytest.raises(SetupError, match='is a file'):
+        Environment(tmp_path / 'file', ONEDL).open()
 
 
-def test_a_broken_environment_of_others_is_left_alone(setup_env, tmp_path):
+def test_a_broken_environment_of_others_is_left_alone(tmp_path):
     (tmp_path / 'pyvenv.cfg').touch()
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'bin' / 'python').symlink_to(tmp_path / 'gone')
-    with pytest.raises(setup_env.SetupError, match='made elsewhere, and its Python or pip does not run'):
-        setup_env.Environment(tmp_path).open()
+    with pytest.raises(SetupError, match='made elsewhere, and its Python or pip does not run'):
+        Environment(tmp_path, ONEDL).open()
     assert not (tmp_path / '.setup').exists()
 
 
-def test_our_broken_environment_is_made_anew(setup_env, environment, capsys):
-    environment.mark_done(setup_env.Step('venv', '', '', (), None), 'x')
-    environment.mark_done(setup_env.Step('torch', '', '', (), None), 'x')
+def test_our_broken_environment_is_made_anew(environment, capsys):
+    environment.stamps.mark_done('venv', 'x')
+    environment.stamps.mark_done('torch', 'x')
     environment.python.unlink()
     environment.python.symlink_to(environment.venv / 'gone')
-    again = setup_env.Environment(environment.venv)
+    again = Environment(environment.venv, ONEDL)
     environment.lock.close()
     again.open()
     again.lock.close()
@@ -118,36 +120,56 @@ def test_our_broken_environment_is_made_anew(setup_env, environment, capsys):
     assert not list(again.state.glob('*.done'))
 
 
-def test_another_python_version_inside_is_refused(setup_env, environment):
-    environment.mark_done(setup_env.Step('venv', '', '', (), None), 'x')
+def test_another_python_version_inside_is_refused(environment):
+    environment.stamps.mark_done('venv', 'x')
     environment.python.unlink()
     script(environment.python, 'echo 3.9')
     environment.lock.close()
-    with pytest.raises(setup_env.SetupError, match=f'holds Python 3.9, and PYTHON is Python {TESTED}'):
-        setup_env.Environment(environment.venv).open()
+    with pytest.raises(SetupError, match=f'holds Python 3.9, and PYTHON is Python {TESTED}'):
+        Environment(environment.venv, ONEDL).open()
 
 
-def test_original_packages_are_not_overwritten(setup_env, environment):
-    (environment.site_packages / 'mmcv-2.1.0.dist-info').mkdir()
-    with pytest.raises(setup_env.SetupError, match='mmcv-2.1.0'):
-        environment.check_originals()
+@pytest.mark.parametrize('stack, other, name', [
+    (ONEDL, OPENMMLAB, 'mmcv-2.1.0'), (ONEDL, OPENMMLAB, 'mmcv_lite-2.1.0'), (OPENMMLAB, ONEDL, 'onedl_mmcv-2.3.6')])
+def test_packages_of_the_other_stack_are_not_overwritten(environment, stack, other, name):
+    """The folder is refused before anything in it changes, and is welcome to its own stack."""
+    (environment.site_packages / f'{name}.dist-info').mkdir()
+    environment.stamps.mark_done('torch', 'x')
+    environment.lock.close()
+    with pytest.raises(SetupError, match=name) as caught:
+        Environment(environment.venv, stack).open()
+    assert f'STACK={other.name}' in caught.value.advice and 'VENV=' in caught.value.advice
+    assert environment.stamps.is_done('torch', 'x')
+    again = Environment(environment.venv, other)
+    again.open()
+    again.lock.close()
 
 
-def test_the_continued_packages_are_welcome(environment):
-    (environment.site_packages / 'onedl_mmcv-2.3.6.dist-info').mkdir()
-    environment.check_originals()
+def test_each_stack_has_a_folder_and_an_unknown_one_is_named():
+    assert [default_folder(choose_stack(name)).name for name in ('onedl', 'openmmlab')] == ['.venv', '.venv-openmmlab']
+    with pytest.raises(SetupError, match='STACK=mmlab is no stack') as caught:
+        choose_stack('mmlab')
+    assert 'onedl, openmmlab' in caught.value.advice
+
+
+def test_make_and_the_script_choose_the_same_folder():
+    for stack in STACKS.values():
+        shown = subprocess.run(['make', '-C', str(ROOT), '-n', 'distclean', f'STACK={stack.name}'], check=True,
+                               capture_output=True, text=True,
+                               env={key: value for key, value in os.environ.items() if key not in ('VENV', 'STACK')})
+        assert f'rm -rf "{default_folder(stack).name}"' in shown.stdout
 
 
 # -- stamps
 
 @pytest.fixture
-def counted(setup_env, tmp_path):
+def counted(tmp_path):
     """Three steps over two files, and the names of those that ran."""
     first, second = tmp_path / 'first.txt', tmp_path / 'second.txt'
     first.write_text('1', encoding='utf-8')
     second.write_text('2', encoding='utf-8')
     ran = []
-    steps = [setup_env.Step(name, name, 'a moment', inputs, lambda name=name: ran.append(name))
+    steps = [Step(name, name, 'a moment', inputs, lambda name=name: ran.append(name))
              for name, inputs in (('a', (first, )), ('b', (second, )), ('c', ()))]
     return steps, ran, first, second
 
@@ -170,7 +192,7 @@ def test_a_changed_input_runs_its_step_and_those_after_it(environment, counted):
     assert ran[5:] == ['a', 'b', 'c']
 
 
-def test_an_interrupted_step_is_run_again(setup_env, environment, counted):
+def test_an_interrupted_step_is_run_again(environment, counted):
     steps, ran, *_ = counted
 
     def interrupted():
@@ -182,40 +204,44 @@ def test_an_interrupted_step_is_run_again(setup_env, environment, counted):
     assert ran == ['a', 'b', 'c']
 
 
-def test_a_failed_step_says_which_and_where_the_log_is(setup_env, environment, counted):
+def test_a_failed_step_says_which_and_where_the_log_is(environment, counted):
     steps, *_ = counted
 
     def failing():
-        raise setup_env.SetupError('the disk is full.', 'free some.')
+        raise SetupError('the disk is full.', 'free some.')
 
-    with pytest.raises(setup_env.SetupError, match='step 2 of 3, b, failed: the disk is full') as caught:
+    with pytest.raises(SetupError, match='step 2 of 3, b, failed: the disk is full') as caught:
         environment.execute([steps[0], steps[1]._replace(action=failing), steps[2]])
     assert caught.value.advice.startswith('free some.') and str(environment.log) in caught.value.advice
 
 
-def test_the_steps_depend_on_the_pinned_versions(setup_env, environment):
-    inputs = [path for step in environment.setup_steps() for path in step.inputs]
-    assert {setup_env.CONSTRAINTS, ROOT / 'setup.py', ROOT / 'requirements' / 'onedl.txt'} <= set(inputs)
+def test_the_steps_depend_on_the_pinned_versions(environment):
+    inputs = [path for step in Installation(environment).setup_steps() for path in step.inputs]
+    assert {ONEDL.constraints, ROOT / 'setup.py', ROOT / 'requirements' / 'onedl.txt'} <= set(inputs)
+    environment.stack = OPENMMLAB
+    inputs = [path for step in Installation(environment).setup_steps() for path in step.inputs]
+    assert {OPENMMLAB.constraints, ONEDL.constraints, ROOT / 'requirements' / 'openmmlab.txt'} <= set(inputs)
+    assert ROOT / 'requirements' / 'onedl.txt' not in inputs
 
 
-def test_the_documentation_comes_on_top(setup_env, environment, counted, monkeypatch):
+def test_the_documentation_comes_on_top(environment, counted, monkeypatch):
     """What `make docs` needs is installed once, with the pinned versions, and again in an environment made anew."""
     steps, ran, first, _ = counted
     installed = []
-    monkeypatch.setattr(environment, 'pip', lambda *arguments: installed.append(arguments))
+    monkeypatch.setattr(environment, 'run', lambda *command: installed.append(command))
     environment.execute(steps)
     for _ in range(2):
-        environment.execute([*steps, environment.docs_step()])
+        environment.execute([*steps, Installation(environment).docs_step()])
     assert ran == ['a', 'b', 'c'] and len(installed) == 1
-    assert str(setup_env.CONSTRAINTS) in installed[0] and str(ROOT / 'requirements/docs.txt') in installed[0]
+    assert str(ONEDL.constraints) in installed[0] and str(ROOT / 'requirements/docs.txt') in installed[0]
     first.write_text('changed', encoding='utf-8')
-    environment.execute([*steps, environment.docs_step()])
+    environment.execute([*steps, Installation(environment).docs_step()])
     assert len(installed) == 2
 
 
 # -- repairs
 
-def test_half_installed_packages_are_discarded(setup_env, tmp_path):
+def test_half_installed_packages_are_discarded(tmp_path):
     for name, record in (('whole-1.0', True), ('half-1.0', False)):
         (tmp_path / f'{name}.dist-info').mkdir()
         (tmp_path / f'{name}.dist-info' / 'METADATA').touch()
@@ -223,7 +249,7 @@ def test_half_installed_packages_are_discarded(setup_env, tmp_path):
             (tmp_path / f'{name}.dist-info' / 'RECORD').touch()
     (tmp_path / '~orch').mkdir()
     (tmp_path / 'torch').mkdir()
-    setup_env.discard_half_installed(tmp_path)
+    site_packages.discard_half_installed(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['torch', 'whole-1.0.dist-info']
 
 
@@ -240,7 +266,7 @@ def test_only_the_headless_opencv_stays(environment, monkeypatch):
             (site / file).parent.mkdir(parents=True, exist_ok=True)
             (site / file).touch()
     monkeypatch.setattr(environment, 'pip', lambda *arguments: None)
-    environment.install_opencv()
+    Installation(environment).install_opencv()
     assert (site / 'cv2' / 'cv2.so').is_file()
     assert not (site / 'cv2' / 'qt').exists()
     assert (site / 'opencv_python-4.dist-info' / 'METADATA').is_file()
@@ -263,11 +289,11 @@ def test_only_the_headless_opencv_stays(environment, monkeypatch):
     ('c++: fatal error: Killed signal terminated program cc1plus', 'memory ran out', 'MAX_JOBS=1'),
     ('something else', 'status 1', 'output above'),
 ])
-def test_pip_failures_are_explained(environment, setup_env, capsys, output, reason, advice):
+def test_pip_failures_are_explained(environment, capsys, output, reason, advice):
     environment.python.unlink()
     quoted = output.replace("'", "'\\''")
     script(environment.python, f"printf '%s\\n' '{quoted}'; exit 1")
-    with pytest.raises(setup_env.SetupError, match=reason) as caught:
+    with pytest.raises(SetupError, match=reason) as caught:
         environment.pip('torch==2.11.0')
     assert advice in caught.value.advice and '{' not in caught.value.advice
     assert output.splitlines()[-1] in capsys.readouterr().out
@@ -303,11 +329,10 @@ def test_commands_do_not_see_what_points_outside(environment, monkeypatch):
     assert variables['PATH'].split(os.pathsep)[0] == str(environment.venv / 'bin')
 
 
-def test_a_second_setup_waits_for_the_first(setup_env, environment):
-    code = ('import importlib.util, sys; s = importlib.util.spec_from_file_location("m", sys.argv[1]);'
-            'm = importlib.util.module_from_spec(s); s.loader.exec_module(m); m.Environment(sys.argv[2]).open();'
-            'print("open")')
-    other = subprocess.Popen([sys.executable, '-c', code, str(ROOT / 'tools' / 'setup_env.py'), str(environment.venv)],
+def test_a_second_setup_waits_for_the_first(environment):
+    code = ('import sys; sys.path.insert(0, sys.argv[1]); from environment.stacks import STACKS;'
+            'from environment.venv import Environment; Environment(sys.argv[2], STACKS["onedl"]).open(); print("open")')
+    other = subprocess.Popen([sys.executable, '-c', code, str(ROOT / 'tools'), str(environment.venv)],
                              stdout=subprocess.PIPE, text=True)
     assert 'waiting' in other.stdout.readline()
     environment.lock.close()
@@ -320,5 +345,5 @@ def test_a_second_setup_waits_for_the_first(setup_env, environment):
     ('  Downloading torch-2.11.0.whl (9 MB)\nInstalling collected packages: numpy, torch\n', 'unpacking the packages'),
     ('', ''),
 ])
-def test_the_progress_line_says_what_goes_on(setup_env, output, expected):
-    assert setup_env.activity(output) == expected
+def test_the_progress_line_says_what_goes_on(output, expected):
+    assert progress.activity(output) == expected

@@ -12,7 +12,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from plugconv_mm.analysis import build_model  # noqa: E402
-from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.options import make_parser  # noqa: E402
+from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'

@@ -19,7 +19,8 @@ for name in ('mmdet', 'mmseg'):
     pytest.importorskip(name)
 
 from plugconv_mm.datasets import build_digits  # noqa: E402
-from plugconv_mm.runtime.launch import load_config, make_parser  # noqa: E402
+from plugconv_mm.runtime.options import make_parser  # noqa: E402
+from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'

@@ -136,7 +136,7 @@ def test_a_detector_and_its_box(image, tmp_path, capsys):
 def test_a_segmentor_beside_itself_with_a_checkpoint(image, tmp_path, capsys):
     from mmengine.config import Config
 
-    from plugconv_mm.analysis.loading import build_task
+    from plugconv_mm.runtime.build import build_task
     torch.manual_seed(1)
     model, _ = build_task(Config.fromfile(SEGMENTOR), SEGMENTOR)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=[*'abcdefghijk']))),

@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 
 from plugconv_mm.analysis.compare import compare
-from plugconv_mm.analysis.loading import build_task, check_device
 from plugconv_mm.analysis.model_zoo import write
 from plugconv_mm.analysis.paper_comparisons import PUBLISHED
 from plugconv_mm.errors import ConfigError
 from plugconv_mm.ops import ParC2d
-from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.build import build_task, check_device
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.user_errors import plain_errors
 
 
 def parse_args(argv=None):

@@ -13,13 +13,15 @@ import torch
 from mmengine.utils import ProgressBar
 
 from plugconv_mm.analysis.features import map_of_config, map_of_timm, open_branches
-from plugconv_mm.analysis.loading import check_device
 from plugconv_mm.analysis.model_input import as_input
 from plugconv_mm.analysis.model_zoo import write
 from plugconv_mm.analysis.receptive_field import SHARES, area_ratios, contributions, replknet_scores, square_sides
 from plugconv_mm.datasets.image_files import find_images, read_image
 from plugconv_mm.errors import ConfigError
-from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.build import check_device
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.user_errors import plain_errors
 
 
 def parse_args(argv=None):

@@ -4,7 +4,9 @@ What is counted, and how, is written down in plugconv_mm/analysis/operators.py a
 """
 from plugconv_mm.analysis import build_model, measure, padded_shape
 from plugconv_mm.errors import ConfigError
-from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.user_errors import plain_errors
 
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048), mmpretrain=(224, 224))  # of the published tables
 

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
 from mmengine.utils import ProgressBar
 
 from plugconv_mm.analysis.grad_cam import box_score, class_score, grad_cam, region_score
-from plugconv_mm.analysis.loading import build_task, check_device
 from plugconv_mm.datasets.image_files import find_images, read_image
 from plugconv_mm.errors import ConfigError
-from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors, type_name
+from plugconv_mm.runtime.build import build_task, check_device
+from plugconv_mm.runtime.config_parts import first_test_dataset, metainfo_of
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.user_errors import plain_errors
 from plugconv_mm.runtime.weights import load_weights
 
 
@@ -60,20 +64,13 @@ class Model:
         self.model, self.task = build_task(self.cfg, config)
         if self.task == 'backbone':
             raise ConfigError(f'{config} is a backbone alone, which scores no class')
-        dataset = (self.cfg.get('test_dataloader') or {}).get('dataset')
-        while dataset and 'dataset' in dataset:
-            dataset = dataset['dataset']
-        if not dataset or not dataset.get('pipeline'):
-            raise ConfigError(f'{config} has no test_dataloader.dataset.pipeline, which says how images are made')
+        dataset, steps = first_test_dataset(self.cfg, config)
         meta = {} if checkpoint == 'none' else load_weights(self.model, checkpoint)
         self.model.to(args.device)
-        with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope')):
-            self.pipeline = [TRANSFORMS.build(step) for step in dataset.pipeline
-                             if 'Annotations' not in type_name(step['type'])]
-            with DATASETS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(dataset.type)
-        known = (meta.get('dataset_meta') or {}, dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {}),
-                 {'classes': meta.get('CLASSES')})
+        scope = self.cfg.get('default_scope')
+        with DefaultScope.overwrite_default_scope(scope):
+            self.pipeline = Compose(steps)
+        known = meta.get('dataset_meta') or {}, metainfo_of(dataset, scope), {'classes': meta.get('CLASSES')}
         self.classes = next((list(item['classes']) for item in known if item.get('classes')), [])
 
     def category(self, text):
@@ -88,9 +85,7 @@ class Model:
 
     def inputs(self, file):
         """The image that the model is shown, RGB; the tensor that it takes; and how far it was scaled, (x, y)."""
-        data = dict(img_path=str(file), img_id=0)
-        for step in self.pipeline:
-            data = step(data)
+        data = self.pipeline(dict(img_path=str(file), img_id=0))
         shown = data['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
         scale = data['data_samples'].metainfo.get('scale_factor', (1., 1.))
         with torch.no_grad():

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from plugconv_mm.errors import ConfigError, ExportError
 from plugconv_mm.export import TOLERANCE, export_onnx
-from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.user_errors import plain_errors
 from plugconv_mm.runtime.weights import build_with_weights
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from plugconv_mm.runtime.dry_run import Report, build_data, dry_run_apart
+from plugconv_mm.runtime.dry_run import DryRunReport, build_data, dry_run_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,7 @@ def check(configs, folder, jobs=1, log=print):
         log (callable): Takes a line for each config.
 
     Returns:
-        list[Report]: In the order of ``configs``.
+        list[DryRunReport]: In the order of ``configs``.
     """
     os.chdir(ROOT)
     build_data(folder / 'data')
@@ -60,7 +60,7 @@ def check(configs, folder, jobs=1, log=print):
             if receiver.poll():
                 report = receiver.recv()
             else:  # killed, as by the system when memory runs out
-                report = Report(str(configs[number]), 'process', f'ended with {process.exitcode}',
+                report = DryRunReport(str(configs[number]), 'process', f'ended with {process.exitcode}',
                                 seconds=time.perf_counter() - start)
             reports[number] = report
             result = f'FAILED at {report.failed}: {report.error}' if report.failed else 'ok'

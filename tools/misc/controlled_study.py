@@ -119,7 +119,7 @@ def train(number, index, seed, data, out):
     import plugconv_mm  # noqa: F401
     from plugconv_mm.atomic_write import atomic_write
     from plugconv_mm.ops import ParC2d
-    from plugconv_mm.runtime.launch import build_runner
+    from plugconv_mm.runtime.build_runner import build_runner
     torch.set_num_threads(1)
     question = STUDY[number]
     network = question.networks[index]

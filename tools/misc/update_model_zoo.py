@@ -18,7 +18,9 @@ from plugconv_mm.analysis.model_zoo import (
     with_tables,
     write,
 )
-from plugconv_mm.runtime.launch import load_config, make_parser, plain_errors
+from plugconv_mm.runtime.options import make_parser
+from plugconv_mm.runtime.read_config import load_config
+from plugconv_mm.runtime.user_errors import plain_errors
 
 ROOT = Path(__file__).parents[2] / 'configs'
 

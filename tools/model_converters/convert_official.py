@@ -3,12 +3,15 @@
     python tools/model_converters/convert_official.py SRC DST
 
 SRC and DST are files of torch.save (.pth, .pt, ...) or .safetensors. SRC may be a classification checkpoint or a whole
-detector or segmentor; DST holds the bare state dict, and replaces an older file only once it is complete.
+detector or segmentor; SRC#ENTRY takes the weights under this entry of it, such as averaged ones under model_ema. DST
+holds the bare state dict, and replaces an older file only once it is complete.
 """
 import argparse
 import sys
 
 from plugconv_mm.checkpoint import convert_with_report, read_checkpoint, write_checkpoint
+from plugconv_mm.checkpoint.state_dict import split_entry
+from plugconv_mm.errors import UserError
 
 
 def main() -> int:
@@ -18,9 +21,10 @@ def main() -> int:
     parser.add_argument('dst', help='file to write')
     args = parser.parse_args()
     try:
-        state, report = convert_with_report(read_checkpoint(args.src))
+        file, entry = split_entry(args.src)
+        state, report = convert_with_report(read_checkpoint(file), entry)
         write_checkpoint(state, args.dst)
-    except (OSError, ValueError, ImportError) as error:
+    except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print(f'{report}\nwritten to {args.dst}')

@@ -13,8 +13,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from plugconv_mm.errors import ConfigError, UnsupportedConfigError
 from plugconv_mm.ops import DecomposedLargeKernelConv2d
-from plugconv_mm.ops.sparsity import (
+from plugconv_mm.ops.sparse_masks import (
     cosine_prune_rate,
     drop_and_grow,
     erk_counts,
@@ -61,9 +62,10 @@ class DynamicSparsityHook(Hook):
         module (str): the part of the model to make sparse, such as ``'backbone'``; all of it by default.
 
     Raises:
-        ValueError: An argument is out of range, the model has nothing to mask, or a checkpoint to resume from has no
-            masks or those of another model.
-        NotImplementedError: Parameters are sharded, or there are several optimizers.
+        ValueError: An argument is out of range.
+        ConfigError: The model has nothing to mask, or a checkpoint to resume from has no masks or those of another
+            model.
+        UnsupportedConfigError: Parameters are sharded, or there are several optimizers.
 
     Example:
         In a config that trains SLaK-T from scratch, and in one that fine-tunes it::
@@ -103,7 +105,7 @@ class DynamicSparsityHook(Hook):
     def before_train(self, runner):
         sharded = any(kind.__name__ == 'FullyShardedDataParallel' for kind in type(runner.model).__mro__)
         if sharded or not isinstance(runner.optim_wrapper, OptimWrapper):
-            raise NotImplementedError('DynamicSparsityHook needs whole parameters and one optimizer: train with one '
+            raise UnsupportedConfigError('DynamicSparsityHook needs whole parameters and one optimizer: train with one '
                                       'process or with distributed data parallel, and one optim_wrapper')
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._parameters = self._find_parameters()
@@ -137,7 +139,7 @@ class DynamicSparsityHook(Hook):
     def _find_parameters(self) -> dict[str, nn.Parameter]:
         modules = dict(self._model.named_modules())
         if self.module not in modules:
-            raise ValueError(f'DynamicSparsityHook: the model has no module {self.module!r}; it has '
+            raise ConfigError(f'DynamicSparsityHook: the model has no module {self.module!r}; it has '
                              f'{", ".join(name for name, _ in self._model.named_children())}')
         roots = [self.module]
         if self.only_large_kernel:
@@ -147,7 +149,7 @@ class DynamicSparsityHook(Hook):
         found = {name: p for name, p in self._model.named_parameters()
                  if p.requires_grad and p.dim() in (2, 4) and name.startswith(prefixes)}
         if not found:
-            raise ValueError('DynamicSparsityHook found nothing to make sparse: no trained parameter of 2 or 4 '
+            raise ConfigError('DynamicSparsityHook found nothing to make sparse: no trained parameter of 2 or 4 '
                              f'dimensions in {", ".join(map(repr, roots)) or "large kernels, of which there are none"}')
         return found
 
@@ -166,7 +168,7 @@ class DynamicSparsityHook(Hook):
             all_reduce(gradient, 'mean')
             scores.append((parameter.detach() * gradient).abs())
             if not scores[-1].isfinite().all():
-                raise ValueError(f'DynamicSparsityHook: the gradient of {name} on the first batch is not finite, so '
+                raise ConfigError(f'DynamicSparsityHook: the gradient of {name} on the first batch is not finite, so '
                                  "SNIP cannot compare it; look at the data and the model, or use sparse_init='erk'")
         return scores
 
@@ -191,7 +193,7 @@ class DynamicSparsityHook(Hook):
                                   'sparse one load a sparse network, by load_from or init_cfg')
             return
         if not self.masks:
-            raise ValueError(f'DynamicSparsityHook: a sparsity of {self.sparsity} leaves every layer dense')
+            raise ConfigError(f'DynamicSparsityHook: a sparsity of {self.sparsity} leaves every layer dense')
         empty = [name for name, n in zip(masks, active, strict=True) if name in self.masks and not n]
         if empty:
             runner.logger.warning(f'No weight is active in {", ".join(empty)}: these layers give nothing')
@@ -208,12 +210,12 @@ class DynamicSparsityHook(Hook):
 
     def _resume(self, runner) -> None:
         if self._state is None:
-            raise ValueError('DynamicSparsityHook: the checkpoint to resume from has no masks, so it is not of a '
+            raise ConfigError('DynamicSparsityHook: the checkpoint to resume from has no masks, so it is not of a '
                              'sparse training. Start from its weights with load_from instead, or leave out the hook')
         masks, first = self._state['masks'], self._state['first_masks']
         unknown = sorted(set(masks) - set(self._parameters))
         if unknown:
-            raise ValueError(f'DynamicSparsityHook: the masks of the checkpoint are for other parameters than those '
+            raise ConfigError(f'DynamicSparsityHook: the masks of the checkpoint are for other parameters than those '
                              f'of this model and these settings, e.g. {unknown[0]}')
         for packed, target in ((masks, self.masks), (first, self._first)):
             for name, bits in packed.items():

@@ -5,6 +5,7 @@ Li et al., "KernelWarehouse: Rethinking the Design of Dynamic Convolution", http
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
+from plugconv_mm.errors import ConfigError
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.registry import HOOKS
 
@@ -22,8 +23,8 @@ class KernelWarehouseTemperatureHook(Hook):
         iters (int, optional): the same in iterations; needed by ``IterBasedTrainLoop``, which has no epochs.
 
     Raises:
-        ValueError: The length is not positive, the loop has no epochs and `iters` is not given, or the model has no
-            warehouse.
+        ValueError: The length is not positive.
+        ConfigError: The loop has no epochs and `iters` is not given, or the model has no warehouse.
 
     Example:
         In a config that trains KW-ResNet from scratch::
@@ -38,12 +39,12 @@ class KernelWarehouseTemperatureHook(Hook):
 
     def before_train(self, runner):
         if self.iters is None and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError('KernelWarehouseTemperatureHook: this training counts iterations, not epochs; say how '
+            raise ConfigError('KernelWarehouseTemperatureHook: this training counts iterations, not epochs; say how '
                              'many the temperature takes to go to 0 with iters=...')
         self._length = self.iters or self.epochs * len(runner.train_dataloader)
         self._warehouses = [m for m in runner.model.modules() if isinstance(m, KernelWarehouse)]
         if not self._warehouses:
-            raise ValueError('KernelWarehouseTemperatureHook: the model has no KernelWarehouse; leave out the hook')
+            raise ConfigError('KernelWarehouseTemperatureHook: the model has no KernelWarehouse; leave out the hook')
 
     def _set(self, temperature):
         for warehouse in self._warehouses:

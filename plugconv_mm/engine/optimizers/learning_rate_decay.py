@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from plugconv_mm.errors import ConfigError
 from plugconv_mm.ops import KWConv2d, KWLinear
 from plugconv_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -57,8 +58,8 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             ``'stage_wise'``; ``num_layers``, the number of groups below the heads, at least S.
 
     Raises:
-        ValueError: A key is missing or unknown, or a value out of range; or the model has no backbone, or one whose
-            stages cannot be told from its parameters' names.
+        ValueError: A key is missing or unknown, or a value out of range.
+        ConfigError: The model has no backbone, or one whose stages cannot be told from its parameters' names.
 
     Example:
         In a config::
@@ -114,20 +115,20 @@ def layer_ids(model: nn.Module, decay_type: str, num_layers: int) -> dict[str, i
     """The id of every parameter of ``model``, by name; see :class:`LearningRateDecayOptimWrapperConstructor`.
 
     Raises:
-        ValueError: There is no backbone, its stages cannot be told, or it has more of them than ``num_layers``.
+        ConfigError: There is no backbone, its stages cannot be told, or it has more of them than ``num_layers``.
     """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, nn.Module):
-        raise ValueError(f'learning rates decay along the backbone, and {type(model).__name__} has none: the model '
+        raise ConfigError(f'learning rates decay along the backbone, and {type(model).__name__} has none: the model '
                          'should be a detector, a segmentor or a classifier')
     kind = type(backbone).__name__
     places = {name: _place(name, kind) for name, _ in backbone.named_parameters()
               if not _OUTPUT_NORM.match(name) and not _CELLS.match(name)}
     num_stages = 1 + max((stage for stage, _ in places.values()), default=-1)
     if num_stages < 2:
-        raise ValueError(f'{kind} has no stages for learning rates to decay along')
+        raise ConfigError(f'{kind} has no stages for learning rates to decay along')
     if num_layers < num_stages:
-        raise ValueError(f'num_layers must be at least {num_stages}, the stages of {kind}, got {num_layers}')
+        raise ConfigError(f'num_layers must be at least {num_stages}, the stages of {kind}, got {num_layers}')
     spread = num_stages - 2  # the stage whose blocks differ
     depth = 1 + max(block or 0 for stage, block in places.values() if stage == spread)
 
@@ -160,7 +161,7 @@ def _place(name: str, kind: str) -> tuple[int, int | None]:
         if match := pattern.match(name):
             block = match.groupdict().get('block')
             return int(match['stage']) - first, None if block is None else int(block)
-    raise ValueError(f'cannot tell to which stage the parameter backbone.{name} of {kind} belongs. Learning rates '
+    raise ConfigError(f'cannot tell to which stage the parameter backbone.{name} of {kind} belongs. Learning rates '
                      'decay along the backbones of plugconv_mm and along ResNets, ConvNeXts and Swin transformers')
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.nn.utils import clip_grad_norm_
 
-from plugconv_mm.models.backbones.base import ResidualBlock
+from plugconv_mm.checkpoint.fitting import check_any_fits, fit_to_model
+from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.registry import STRATEGIES
 
 
@@ -95,10 +96,12 @@ class FSDPStrategy(fsdp.FSDPStrategy):
     def load_model_state_dict(self, state_dict: dict, *, strict: bool = False, revise_keys=((r'^module\.', ''), )):
         for pattern, replacement in revise_keys:
             state_dict = {re.sub(pattern, replacement, name): tensor for name, tensor in state_dict.items()}
+        state_dict = fit_to_model(state_dict, self._shapes)
         fit = {name: tensor for name, tensor in state_dict.items() if self._shapes.get(name) == tensor.shape}
         wrong = {'missing': [name for name in self._shapes if name not in state_dict and 'num_batches' not in name],
                  'unexpected': [name for name in state_dict if name not in self._shapes],
                  'of another shape': [name for name in state_dict if name in self._shapes and name not in fit]}
+        check_any_fits(state_dict, len(fit), self._shapes, type(self.model.module).__name__)
         if any(wrong.values()):
             message = f'Of the checkpoint {len(fit)} tensors fit the {len(self._shapes)} of the model. ' + '; '.join(
                 f'{what}: {", ".join(names)}' for what, names in wrong.items() if names)

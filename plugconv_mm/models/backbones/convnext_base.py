@@ -4,31 +4,42 @@ Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 """
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import Backbone, drop_path_rates
+from plugconv_mm.models.backbones.base import Backbone
+from plugconv_mm.models.backbones.residual_block import ResidualBlock, drop_path_rates
 from plugconv_mm.ops import LayerNorm2d
+from plugconv_mm.ops.mlp import residual_mlp
+
+
+class ConvNeXtBlock(ResidualBlock):
+    """A convolution, and an MLP of what it gives: x + gamma · MLP(LN(conv(x))).
+
+    A subclass makes its convolution and then calls ``_add_mlp`` in its constructor.
+    """
+
+    def _add_mlp(self, channels: int, layer_scale_init: float) -> None:
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))
+
+    def _mlp(self, x: Tensor, y: Tensor) -> Tensor:
+        """Run all that follows the convolution, of the block's input and what the convolution gave."""
+        return residual_mlp(x, y, self.norm, self.pwconv1, self.pwconv2, self.gamma, self.drop_path)
 
 
 class ConvNeXtBackbone(Backbone):
     """Four stages of blocks, behind a 4×4 stem and 2×2 downsampling; each output passes a LayerNorm of its own.
 
     A subclass calls ``_add_stages`` and then ``_freeze_stages`` in its constructor.
-
-    Args:
-        out_indices (Sequence[int]): stages to return.
-        frozen_stages (int): as in :class:`Backbone`.
-        norm_eval (bool): as in :class:`Backbone`.
-        init_cfg (dict | list[dict], optional): by default truncated normals of deviation 0.02.
     """
 
-    def __init__(self, out_indices: Sequence[int], frozen_stages: int, norm_eval: bool,
-                 init_cfg: dict | list[dict] | None) -> None:
-        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg
-                         or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
+    default_init_cfg = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02)
 
     def _patch_conv(self, stage: int, in_channels: int, out_channels: int, size: int) -> nn.Module:
-        """The convolution in front of a stage, whose windows of `size` do not overlap."""
+        """Make the convolution in front of a stage, whose windows of `size` do not overlap."""
         return nn.Conv2d(in_channels, out_channels, size, stride=size)
 
     def _add_stages(self, in_channels: int, channels: Sequence[int], depths: Sequence[int], drop_path_rate: float,
@@ -53,13 +64,14 @@ class ConvNeXtBackbone(Backbone):
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm2d(channels[i]))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outs = []
-        for i in range(max(self.out_indices) + 1):
-            x = self.stages[i](self.downsample_layers[i](x))
-            if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x))
-        return tuple(outs)
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.downsample_layers[0](x)
+
+    def _stage(self, stage: int, x: Tensor) -> Tensor:
+        return self.stages[stage - 1](x if stage == 1 else self.downsample_layers[stage - 1](x))
+
+    def _output(self, stage: int, x: Tensor) -> Tensor:
+        return getattr(self, f'norm{stage - 1}')(x)
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
         if stage == 0:

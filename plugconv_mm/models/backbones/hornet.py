@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
+from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
+from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops import GnConv2d, LayerNorm2d
 from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
-class Block(ResidualBlock):
-    """x + gamma1 gnConv(LN(x)), then x + gamma2 MLP(LN(x))."""
+class HorNetBlock(ResidualBlock):
+    """Two residual branches: x + gamma1 · gnConv(LN(x)), then x + gamma2 · MLP(LN(x))."""
 
     def __init__(self, channels: int, order: int, filter: str, filter_size: tuple[int, int], scale: float,
                  layer_scale_init: float, drop_path: float, with_cp: bool) -> None:
@@ -49,19 +50,19 @@ class HorNet(ConvNeXtBackbone):
     """HorNet: a ConvNeXt whose 7x7 convolutions are gnConv modules of orders 2, 3, 4, 5.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'``, ``'base'`` or ``'large'`` followed by ``'-7x7'``, ``'-gf'`` (the
+        arch: ``'tiny'``, ``'small'``, ``'base'`` or ``'large'`` followed by ``'-7x7'``, ``'-gf'`` (the
             global-local filter in the last two stages, for images of 224 pixels) or ``'-gf-img384'`` (its weights
             sized for 384 pixels); or a dict with the keys ``channels``, ``depths``, ``orders`` and ``filters``
             (``'7x7'`` or ``'gf'``) and ``filter_sizes`` ((h, w) of the complex weight of ``'gf'``), all per stage.
-        in_channels (int): channels of the image.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
-        scale (float): factor on the output of the filters.
-        layer_scale_init (float): initial value of gamma1 and gamma2.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval (bool): keep batch norms in eval mode while training; HorNet itself has none.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        in_channels: Channels of the image.
+        out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
+        scale: Factor on the output of the filters.
+        layer_scale_init: Initial value of gamma1 and gamma2.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_eval: Keep batch norms in eval mode while training; HorNet itself has none.
+        with_cp: Recompute each block in the backward pass to save memory.
+        init_cfg: How to initialise the weights.
 
     Shapes:
         (N, in_channels, H, W), sides of at least 32, -> tuple of (N, channels[i], H // 2^(i + 2), W // 2^(i + 2)).
@@ -88,9 +89,9 @@ class HorNet(ConvNeXtBackbone):
         arch = look_up_arch(arch, self.arch_settings)
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
 
-        def block(stage: int, _: int, drop_path: float) -> Block:
-            return Block(arch['channels'][stage], arch['orders'][stage], arch['filters'][stage],
-                         arch['filter_sizes'][stage], scale, layer_scale_init, drop_path, with_cp)
+        def block(stage: int, _: int, drop_path: float) -> HorNetBlock:
+            return HorNetBlock(arch['channels'][stage], arch['orders'][stage], arch['filters'][stage],
+                               arch['filter_sizes'][stage], scale, layer_scale_init, drop_path, with_cp)
 
         self._add_stages(in_channels, arch['channels'], arch['depths'], drop_path_rate, block)
         self._freeze_stages()

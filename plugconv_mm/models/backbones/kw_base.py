@@ -1,4 +1,4 @@
-"""What the backbones of KernelWarehouse share."""
+"""Backbones whose convolutions share kernel warehouses."""
 from collections.abc import Sequence
 
 from torch import nn
@@ -33,9 +33,9 @@ class KWBackbone(Backbone):
 
 
 def conv(warehouse: KernelWarehouse, name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
-         groups: int = 1, bias: bool = False, dynamic: bool = True) -> nn.Module:
-    """A same-padded convolution, from the warehouse where it is dynamic."""
-    settings = dict(stride=stride, padding=(kernel_size - 1) // 2, groups=groups, bias=bias)
+         groups: int = 1, dynamic: bool = True) -> nn.Module:
+    """Make a same-padded convolution, of the warehouse where it is dynamic."""
+    settings = dict(stride=stride, padding=(kernel_size - 1) // 2, groups=groups, bias=False)
     if dynamic:
         return KWConv2d(in_channels, out_channels, kernel_size, **settings, warehouse=warehouse, name=name)
     return nn.Conv2d(in_channels, out_channels, kernel_size, **settings)

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
+from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.kw_base import KWBackbone
+from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
 from plugconv_mm.ops.kernel_warehouse import pool
 from plugconv_mm.ops.mechanisms.tracing import is_exporting
@@ -19,7 +20,7 @@ from plugconv_mm.registry import MODELS
 
 
 def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
-    """The layer over the channels of a map (N, C, H, W) that is channels-last in memory, as is the result."""
+    """Apply the layer to the channels of a map (N, C, H, W) that is channels-last in memory, as is the result."""
     if is_exporting():
         return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     weights = layer.kernels(pool(x, (2, 3)))[:, :, 0, 0]
@@ -27,8 +28,8 @@ def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
     return torch.cat([F.linear(sample, weight, layer.bias) for sample, weight in samples]).permute(0, 3, 1, 2)
 
 
-class Block(ResidualBlock):
-    """x + gamma · MLP(LN(7×7 depthwise(x)))."""
+class KWConvNeXtBlock(ResidualBlock):
+    """A ConvNeXt block of dynamic layers: x + gamma · MLP(LN(7×7 depthwise(x)))."""
 
     def __init__(self, channels: int, name: str, warehouse: KernelWarehouse, layer_scale_init: float, drop_path: float,
                  with_cp: bool) -> None:
@@ -54,24 +55,24 @@ class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
     each downsampling convolution have their own. Published: ``'tiny'`` with `cell_num_ratio` 1.
 
     Args:
-        arch (str | dict): ``'tiny'``, or a dict with the keys ``depths`` and ``channels``, per stage.
-        in_channels (int): channels of the image.
-        cell_num_ratio (float | Sequence[float]): parameter budget b; a sequence gives one for each warehouse, here and
+        arch: ``'tiny'``, or a dict with the keys ``depths`` and ``channels``, per stage.
+        in_channels: Channels of the image.
+        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and
             in the next two.
-        cell_inplane_ratio (float | Sequence[float]): input channels of a cell relative to the greatest common divisor.
-        cell_outplane_ratio (float | Sequence[float]): output channels of a cell likewise.
-        sharing_range (Sequence[str]): what loses its number in ``stage{s}_layer{l}_dwconv0`` and
+        cell_inplane_ratio: Input channels of a cell relative to the greatest common divisor.
+        cell_outplane_ratio: Output channels of a cell likewise.
+        sharing_range: What loses its number in ``stage{s}_layer{l}_dwconv0`` and
             ``stage{s}_layer{l}_pwconv{k}``, the names from which sharing follows.
-        nonlocal_basis_ratio (float): below 1, size of the basis for the cells of other layers.
-        reduction (float): width of the attentions' hidden layer relative to the input channels, at least 16.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
-        layer_scale_init (float): initial value of gamma.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
+        nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
+        reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
+        out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
+        layer_scale_init: Initial value of gamma.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
             that trains draws from go on training.
-        norm_eval (bool): keep batch norms in eval mode while training; there are none.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        init_cfg (dict | list[dict], optional): how to initialise the weights; from scratch by default.
+        norm_eval: Keep batch norms in eval mode while training; there are none.
+        with_cp: Recompute each block in the backward pass to save memory.
+        init_cfg: How to initialise the weights; from scratch by default.
 
     Raises:
         ValueError: An unknown arch, indices that do not exist, or ratios that do not fit the warehouses.
@@ -110,9 +111,9 @@ class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
                                     nonlocal_basis_ratio, reduction, norm_layer=nn.LayerNorm)
         super().__init__(warehouse, out_indices, frozen_stages, norm_eval, init_cfg)
 
-        def block(stage: int, number: int, drop_path: float) -> Block:
-            return Block(channels[stage], f'stage{stage}_layer{number}', warehouse, layer_scale_init, drop_path,
-                         with_cp)
+        def block(stage: int, number: int, drop_path: float) -> KWConvNeXtBlock:
+            return KWConvNeXtBlock(channels[stage], f'stage{stage}_layer{number}', warehouse, layer_scale_init,
+                                   drop_path, with_cp)
 
         self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block)
         warehouse.allocate(self)

@@ -6,37 +6,17 @@ He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs
 from collections.abc import Sequence
 
 from mmcv.cnn import build_norm_layer
-from torch import Tensor, nn
+from torch import nn
 
-from plugconv_mm.models.backbones.base import KAIMING_INIT, ResidualBlock, channels_last_on_cpu
+from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
+from plugconv_mm.models.backbones.resnet_base import ResNetBackbone, ResNetBlock
 from plugconv_mm.ops import KernelWarehouse
-from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
-class _Block(ResidualBlock):
-    """Convolutions, each normalised, around which a shortcut goes."""
-
-    expansion: int
-    num_convs: int
-
-    def __init__(self, drop_path: float, with_cp: bool) -> None:
-        super().__init__(drop_path, with_cp)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Sequential | None = None
-
-    def _forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else conv_bn(*self.downsample, x)
-        for i in range(1, self.num_convs + 1):
-            x = conv_bn(getattr(self, f'conv{i}'), getattr(self, f'bn{i}'), x)
-            if i < self.num_convs:
-                x = self.relu(x)
-        return self.relu(self.drop_path(x).add_(shortcut))
-
-
-class BasicBlock(_Block):
-    """3×3, 3×3."""
+class KWBasicBlock(ResNetBlock):
+    """A residual block of 3×3 and 3×3, dynamic."""
 
     expansion, num_convs = 1, 2
 
@@ -49,8 +29,8 @@ class BasicBlock(_Block):
         self.bn2 = build_norm_layer(norm_cfg, width)[1]
 
 
-class Bottleneck(_Block):
-    """1×1, 3×3, 1×1."""
+class KWBottleneck(ResNetBlock):
+    """A residual block of 1×1, 3×3 and 1×1, dynamic but for the first one where it says so."""
 
     expansion, num_convs = 4, 3
 
@@ -66,7 +46,7 @@ class Bottleneck(_Block):
 
 
 @MODELS.register_module()
-class KWResNet(KWBackbone):
+class KWResNet(KWBackbone, ResNetBackbone):
     """ResNet with dynamic convolutions of :class:`plugconv_mm.ops.KernelWarehouse`.
 
     All 1×1 and 3×3 convolutions of a stage share a warehouse, but for its first convolution and the convolution of
@@ -76,24 +56,24 @@ class KWResNet(KWBackbone):
     `nonlocal_basis_ratio` of 1/16), 1, 4.
 
     Args:
-        depth (int): 18, 34, 50 or 101.
-        in_channels (int): channels of the image.
-        cell_num_ratio (float | Sequence[float]): parameter budget b; a sequence gives one for each warehouse, here and
+        depth: 18, 34, 50 or 101.
+        in_channels: Channels of the image.
+        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and
             in the next two.
-        cell_inplane_ratio (float | Sequence[float]): input channels of a cell relative to the greatest common divisor.
-        cell_outplane_ratio (float | Sequence[float]): output channels of a cell likewise.
-        sharing_range (Sequence[str]): what loses its number in ``stage{s}_layer{l}_conv{k}``, the names from which
+        cell_inplane_ratio: Input channels of a cell relative to the greatest common divisor.
+        cell_outplane_ratio: Output channels of a cell likewise.
+        sharing_range: What loses its number in ``stage{s}_layer{l}_conv{k}``, the names from which
             sharing follows.
-        nonlocal_basis_ratio (float): below 1, size of the basis for the cells of other layers.
-        reduction (float): width of the attentions' hidden layer relative to the input channels, at least 16.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
+        nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
+        reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
+        out_indices: Stages to return, at strides 4, 8, 16, 32.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
             that trains draws from go on training.
-        norm_cfg (dict, optional): normalisation; BN by default.
-        norm_eval (bool): keep batch norms in eval mode while training. Training from scratch needs False.
-        drop_path_rate (float): stochastic depth of every block.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        init_cfg (dict | list[dict], optional): how to initialise the weights; from scratch by default.
+        norm_cfg: Normalisation; BN by default.
+        norm_eval: Keep batch norms in eval mode while training. Training from scratch needs False.
+        drop_path_rate: Stochastic depth of every block.
+        with_cp: Recompute each block in the backward pass to save memory.
+        init_cfg: How to initialise the weights; from scratch by default.
 
     Raises:
         ValueError: An unknown depth, indices that do not exist, or ratios whose cells do not tile the kernels.
@@ -110,10 +90,10 @@ class KWResNet(KWBackbone):
     """
 
     depths = {
-        18: (BasicBlock, (2, 2, 2, 2)),
-        34: (BasicBlock, (3, 4, 6, 3)),
-        50: (Bottleneck, (3, 4, 6, 3)),
-        101: (Bottleneck, (3, 4, 23, 3)),
+        18: (KWBasicBlock, (2, 2, 2, 2)),
+        34: (KWBasicBlock, (3, 4, 6, 3)),
+        50: (KWBottleneck, (3, 4, 6, 3)),
+        101: (KWBottleneck, (3, 4, 23, 3)),
     }
 
     def __init__(self,
@@ -136,12 +116,9 @@ class KWResNet(KWBackbone):
             raise ValueError(f'depth must be one of {", ".join(map(str, self.depths))}, got {depth}')
         warehouse = KernelWarehouse(cell_num_ratio, cell_inplane_ratio, cell_outplane_ratio, sharing_range,
                                     nonlocal_basis_ratio, reduction)
-        super().__init__(warehouse, out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
+        super().__init__(warehouse, out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = build_norm_layer(norm_cfg, 64)[1]
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self._add_stem(in_channels, 64, norm_cfg)
         block, counts = self.depths[depth]
         channels, previous = 64, 0
         for stage, count in enumerate(counts):
@@ -149,14 +126,14 @@ class KWResNet(KWBackbone):
             for i in range(count):
                 # The first block's first convolution closes the previous stage, as one more layer of its warehouse.
                 before = stage - 1, previous
-                if i or (stage == 0 and block is BasicBlock):
+                if i or (stage == 0 and block is KWBasicBlock):
                     before = stage, i
                 names = [f'stage{before[0]}_layer{before[1]}_conv0']
                 names += [f'stage{stage}_layer{i}_conv{k}' for k in range(1, block.num_convs)]
                 stride = 2 if stage and i == 0 else 1
                 downsample = None
                 if stride != 1 or channels != width * block.expansion:
-                    downsample = nn.Sequential(
+                    downsample = ConvNormAct(
                         conv(warehouse, f'stage{stage - 1}_layer{previous + 1}_conv0', channels,
                              width * block.expansion, 1, stride, dynamic=stage > 0),
                         build_norm_layer(norm_cfg, width * block.expansion)[1])
@@ -168,15 +145,3 @@ class KWResNet(KWBackbone):
             self.add_module(f'layer{stage + 1}', layer)
         warehouse.allocate(self)
         self._freeze_stages()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.maxpool(self.relu(conv_bn(self.conv1, self.bn1, channels_last_on_cpu(x))))
-        outs = []
-        for stage in range(max(self.out_indices) + 1):
-            x = getattr(self, f'layer{stage + 1}')(x)
-            if stage in self.out_indices:
-                outs.append(x)
-        return tuple(outs)
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        return [getattr(self, f'layer{stage}')] if stage else [self.conv1, self.bn1]

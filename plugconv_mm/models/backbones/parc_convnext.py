@@ -8,18 +8,16 @@ convolution; everything else is a ConvNeXt.
 """
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
-from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
+from plugconv_mm.models.backbones.arch import look_up_arch
+from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone, ConvNeXtBlock
 from plugconv_mm.ops import ParCHW2d
-from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
 
-class Block(ResidualBlock):
-    """x + gamma MLP(LN(dwconv(x))), with a 7x7 or, where ``meta_size`` is given, a ParC as ``dwconv``."""
+class ParCConvNeXtBlock(ConvNeXtBlock):
+    """A ConvNeXt block whose ``dwconv`` is a 7x7 or, where ``meta_size`` is given, a ParC."""
 
     def __init__(self, channels: int, meta_size: int | None, parc_backend: str, layer_scale_init: float,
                  drop_path: float, with_cp: bool) -> None:
@@ -28,13 +26,10 @@ class Block(ResidualBlock):
             self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         else:
             self.dwconv = ParCHW2d(channels, meta_size, backend=parc_backend)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.pwconv2 = nn.Linear(4 * channels, channels)
-        self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))
+        self._add_mlp(channels, layer_scale_init)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return residual_mlp(x, self.dwconv(x), self.norm, self.pwconv1, self.pwconv2, self.gamma, self.drop_path)
+        return self._mlp(x, self.dwconv(x))
 
 
 @MODELS.register_module()
@@ -42,24 +37,24 @@ class ParCConvNeXt(ConvNeXtBackbone):
     """ConvNeXt with ParC in the last blocks of its stages.
 
     Args:
-        arch (str | dict): ``'xt'``, ``'tiny'``, or a dict with the keys ``channels`` and ``depths``, per stage.
-        parc_blocks (Sequence[int]): how many of the last blocks of each stage are ParC. All zeros make a plain
+        arch: ``'xt'``, ``'tiny'``, or a dict with the keys ``channels`` and ``depths``, per stage.
+        parc_blocks: How many of the last blocks of each stage are ParC. All zeros make a plain
             ConvNeXt.
-        parc_backend (str): backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
-        in_channels (int): channels of the image.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
-        layer_scale_init (float): initial value of gamma.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval (bool): keep batch norms in eval mode while training; ParC-ConvNeXt itself has none.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
+        in_channels: Channels of the image.
+        out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
+        layer_scale_init: Initial value of gamma.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_eval: Keep batch norms in eval mode while training; ParC-ConvNeXt itself has none.
+        with_cp: Recompute each block in the backward pass to save memory.
+        init_cfg: How to initialise the weights.
 
     Shapes:
         (N, in_channels, H, W), sides of at least 32, -> tuple of (N, channels[i], H // 2^(i + 2), W // 2^(i + 2)).
 
     Raises:
-        ValueError: an unknown arch, or ``parc_blocks`` of a wrong length or beyond a stage's depth.
+        ValueError: An unknown arch, or ``parc_blocks`` of a wrong length or beyond a stage's depth.
 
     Example:
         >>> import torch
@@ -93,10 +88,10 @@ class ParCConvNeXt(ConvNeXtBackbone):
                              f'blocks; got {tuple(parc_blocks)}')
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
 
-        def block(stage: int, number: int, drop_path: float) -> Block:
+        def block(stage: int, number: int, drop_path: float) -> ParCConvNeXtBlock:
             is_parc = number >= depths[stage] - parc_blocks[stage]
-            return Block(channels[stage], self.meta_sizes[stage] if is_parc else None, parc_backend, layer_scale_init,
-                         drop_path, with_cp)
+            return ParCConvNeXtBlock(channels[stage], self.meta_sizes[stage] if is_parc else None, parc_backend,
+                                     layer_scale_init, drop_path, with_cp)
 
         self._add_stages(in_channels, channels, depths, drop_path_rate, block)
         self._freeze_stages()

@@ -9,22 +9,17 @@ convolution; everything around them is a ResNet as torchvision and mmdet have it
 from collections.abc import Sequence
 
 from mmcv.cnn import build_norm_layer
-from torch import Tensor, nn
+from torch import nn
 
-from plugconv_mm.models.backbones.base import (
-    KAIMING_INIT,
-    Backbone,
-    ResidualBlock,
-    channels_last_on_cpu,
-    drop_path_rates,
-)
+from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
+from plugconv_mm.models.backbones.residual_block import drop_path_rates
+from plugconv_mm.models.backbones.resnet_base import ResNetBackbone, ResNetBlock
 from plugconv_mm.ops import ParCHW2d
-from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
-class Bottleneck(ResidualBlock):
-    """1×1, 3×3 or ParC, 1×1, with a residual.
+class ParCBottleneck(ResNetBlock):
+    """A residual block of 1×1, 3×3 or ParC, and 1×1.
 
     Args:
         in_channels: Channels of the input.
@@ -36,7 +31,8 @@ class Bottleneck(ResidualBlock):
         with_cp: Whether to recompute activations in the backward pass.
         parc_backend: Backend of the ParC.
     """
-    expansion = 4
+
+    expansion, num_convs = 4, 3
 
     def __init__(self, in_channels: int, width: int, stride: int, meta_size: int | None, norm_cfg: dict,
                  drop_path: float, with_cp: bool, parc_backend: str) -> None:
@@ -51,23 +47,14 @@ class Bottleneck(ResidualBlock):
         self.bn2 = build_norm_layer(norm_cfg, width)[1]
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = build_norm_layer(norm_cfg, out_channels)[1]
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(
+            self.downsample = ConvNormAct(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
                 build_norm_layer(norm_cfg, out_channels)[1])
 
-    def _forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else conv_bn(*self.downsample, x)
-        x = self.relu(conv_bn(self.conv1, self.bn1, x))
-        x = self.relu(conv_bn(self.conv2, self.bn2, x))
-        x = self.drop_path(conv_bn(self.conv3, self.bn3, x))
-        return self.relu(x.add_(shortcut))
-
 
 @MODELS.register_module()
-class ParCResNet(Backbone):
+class ParCResNet(ResNetBackbone):
     """ResNet with ParC in the last blocks of its stages; arguments as mmdet's ResNet.
 
     Args:
@@ -114,49 +101,29 @@ class ParCResNet(Backbone):
                 f'parc_blocks gives the number of ParC blocks of each of the 4 stages; depth {depth} has {blocks} '
                 'blocks, the first of each keeps its 3x3 convolution, so at most '
                 f'{tuple(b - 1 for b in blocks)} can be ParC; got {parc_blocks}')
-        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
-        norm_cfg = dict(type='BN', requires_grad=True) if norm_cfg is None else norm_cfg
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+        norm_cfg = norm_cfg or dict(type='BN')
         self.zero_init_residual = zero_init_residual
-
-        self.conv1 = nn.Conv2d(in_channels, base_channels, 7, 2, padding=3, bias=False)
-        self.bn1 = build_norm_layer(norm_cfg, base_channels)[1]
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self._add_stem(in_channels, base_channels, norm_cfg)
         rates = iter(drop_path_rates(drop_path_rate, sum(blocks)))
         channels = base_channels
         for stage, (count, parc) in enumerate(zip(blocks, parc_blocks, strict=True)):
             width = base_channels * 2**stage
             layer = nn.Sequential()
             for i in range(count):
-                layer.append(Bottleneck(
+                layer.append(ParCBottleneck(
                     channels, width, stride=2 if stage and i == 0 else 1,
                     meta_size=self.meta_sizes[stage] if i >= count - parc else None, norm_cfg=norm_cfg,
                     drop_path=next(rates), with_cp=with_cp, parc_backend=parc_backend))
-                channels = width * Bottleneck.expansion
+                channels = width * ParCBottleneck.expansion
             self.add_module(f'layer{stage + 1}', layer)
         self._freeze_stages()
 
     def init_weights(self) -> None:
-        """Initialises by `init_cfg`; from scratch, blocks may start as the identity."""
+        """Initialise by `init_cfg`; from scratch, blocks may start as the identity."""
         super().init_weights()
         cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         if self.zero_init_residual and not any(cfg['type'] == 'Pretrained' for cfg in cfgs):
             for m in self.modules():
-                if isinstance(m, Bottleneck):
+                if isinstance(m, ParCBottleneck):
                     nn.init.zeros_(m.bn3.weight)
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        """The modules of the stem (``stage=0``) or of a stage, counted from 1."""
-        return [getattr(self, f'layer{stage}')] if stage else [self.conv1, self.bn1]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps images (B, in_channels, H, W) to one feature map for each of `out_indices`."""
-        if not self.training:  # in training the layouts are equally fast
-            x = channels_last_on_cpu(x)
-        x = self.maxpool(self.relu(conv_bn(self.conv1, self.bn1, x)))
-        outputs = []
-        for stage in range(max(self.out_indices) + 1):
-            x = getattr(self, f'layer{stage + 1}')(x)
-            if stage in self.out_indices:
-                outputs.append(x)
-        return tuple(outputs)

@@ -12,44 +12,36 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import (
-    KAIMING_INIT,
-    Backbone,
-    ResidualBlock,
-    channels_last_on_cpu,
-    drop_path_rates,
-    look_up_arch,
-)
+from plugconv_mm.models.backbones.arch import look_up_arch
+from plugconv_mm.models.backbones.base import Backbone
+from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
+from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
+from plugconv_mm.models.backbones.residual_block import ResidualBlock, drop_path_rates
 from plugconv_mm.ops import ParC2d
-from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
-class ConvNormAct(nn.Module):
-    """Convolution, norm and, unless ``act`` says no, SiLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm_cfg: dict, stride: int = 1,
-                 groups: int = 1, act: bool = True) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-        self.norm = build_norm_layer(norm_cfg, out_channels)[1]
-        self.act = nn.SiLU(inplace=True) if act else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(conv_bn(self.conv, self.norm, x))
+def conv_norm_act(in_channels: int, out_channels: int, kernel_size: int, norm_cfg: dict, stride: int = 1,
+                  groups: int = 1, act: bool = True) -> ConvNormAct:
+    """Make a convolution with its norm and, unless ``act`` says no, SiLU."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False),
+        norm=build_norm_layer(norm_cfg, out_channels)[1])
+    if act:
+        layers['act'] = nn.SiLU(inplace=True)
+    return ConvNormAct(layers)
 
 
-class InvertedResidual(ResidualBlock):
-    """1x1 expansion by 4, 3x3 depthwise convolution, linear 1x1; a residual where nothing changes size."""
+class ParCNetInvertedResidual(ResidualBlock):
+    """A 1x1 expansion by 4, 3x3 depthwise convolution, linear 1x1; a residual where nothing changes size."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: float, norm_cfg: dict,
                  with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         width = 4 * in_channels
-        self.exp_1x1 = ConvNormAct(in_channels, width, 1, norm_cfg)
-        self.conv_3x3 = ConvNormAct(width, width, 3, norm_cfg, stride, groups=width)
-        self.red_1x1 = ConvNormAct(width, out_channels, 1, norm_cfg, act=False)
+        self.exp_1x1 = conv_norm_act(in_channels, width, 1, norm_cfg)
+        self.conv_3x3 = conv_norm_act(width, width, 3, norm_cfg, stride, groups=width)
+        self.red_1x1 = conv_norm_act(width, out_channels, 1, norm_cfg, act=False)
         self.residual = stride == 1 and in_channels == out_channels
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -80,7 +72,7 @@ class ChannelGate(nn.Module):
 
 
 class AddEmbedding(nn.Module):
-    """x plus a learned embedding of the position along one axis, stretched to the map as ParC stretches its own."""
+    """A learned embedding of the position along one axis, added to x; it is stretched to the map as ParC's own is."""
 
     def __init__(self, channels: int, direction: str, meta_size: int) -> None:
         super().__init__()
@@ -139,14 +131,14 @@ class BifurcateBlock(nn.Module):
         super().__init__()
         groups = gcd(channels, inner_channels)
         self.dim_adaptive = nn.Sequential(
-            ConvNormAct(channels, inner_channels, 3, norm_cfg, groups=groups),
+            conv_norm_act(channels, inner_channels, 3, norm_cfg, groups=groups),
             nn.Conv2d(inner_channels, inner_channels, 1, bias=False))
         self.spatial_global_rep = nn.Sequential(
             *(MetaFormerBlock(inner_channels, mixer_channels, meta_size, i == 0, parc_backend, rates[i], norm_cfg,
                               with_cp) for i in range(depth)),
             build_norm_layer(norm_cfg, inner_channels)[1])
-        self.channel_adaptive = ConvNormAct(inner_channels, channels, 1, norm_cfg, groups=groups)
-        self.local_global_fusion = ConvNormAct(2 * channels, channels, 3, norm_cfg)
+        self.channel_adaptive = conv_norm_act(inner_channels, channels, 1, norm_cfg, groups=groups)
+        self.local_global_fusion = conv_norm_act(2 * channels, channels, 3, norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.channel_adaptive(self.spatial_global_rep(self.dim_adaptive(x)))
@@ -160,23 +152,23 @@ class ParCNet(Backbone):
     Images of any size and aspect ratio work: kernels and embeddings are stretched along H and W on their own.
 
     Args:
-        arch (str | dict): ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and
+        arch: ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and
             ``mixer_channels`` of the MetaFormer blocks in each of the last three stages.
-        parc_backend (str): backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
-        in_channels (int): channels of the image.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32; 64, 96, 128, 160 channels.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval (bool): keep batch norms in eval mode while training.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        norm_cfg (dict, optional): the norms, batch norm by default.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
+        in_channels: Channels of the image.
+        out_indices: Stages to return, at strides 4, 8, 16, 32; 64, 96, 128, 160 channels.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_eval: Keep batch norms in eval mode while training.
+        with_cp: Recompute each block in the backward pass to save memory.
+        norm_cfg: The norms, batch norm by default.
+        init_cfg: How to initialise the weights.
 
     Shapes:
         (N, in_channels, H, W) -> tuple of (N, channels, ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).
 
     Raises:
-        ValueError: an unknown arch, or inner widths that two does not divide or below 16.
+        ValueError: An unknown arch, or inner widths that two does not divide or below 16.
 
     Example:
         >>> import torch
@@ -207,14 +199,14 @@ class ParCNet(Backbone):
         if any(width % 2 or width < 16 for width in arch['inner_channels']):
             raise ValueError('inner_channels must be even, since they are halved, and at least 16, of which the gate '
                              f'keeps one; got {arch["inner_channels"]}')
-        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
         rates = drop_path_rates(drop_path_rate, 7 + sum(arch['depths']))
 
-        def inverted_residual(in_channels: int, out_channels: int, stride: int) -> InvertedResidual:
-            return InvertedResidual(in_channels, out_channels, stride, rates.pop(0), norm_cfg, with_cp)
+        def inverted_residual(in_channels: int, out_channels: int, stride: int) -> ParCNetInvertedResidual:
+            return ParCNetInvertedResidual(in_channels, out_channels, stride, rates.pop(0), norm_cfg, with_cp)
 
-        self.conv_1 = ConvNormAct(in_channels, 16, 3, norm_cfg, stride=2)
+        self.conv_1 = conv_norm_act(in_channels, 16, 3, norm_cfg, stride=2)
         self.layer_1 = nn.Sequential(inverted_residual(16, 32, 1))
         self.layer_2 = nn.Sequential(
             inverted_residual(32, 64, 2), inverted_residual(64, 64, 1), inverted_residual(64, 64, 1))
@@ -227,14 +219,8 @@ class ParCNet(Backbone):
             self.add_module(f'layer_{i + 3}', nn.Sequential(downsample, bifurcate))
         self._freeze_stages()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.layer_1(self.conv_1(channels_last_on_cpu(x)))
-        outs = []
-        for i in range(max(self.out_indices) + 1):
-            x = getattr(self, f'layer_{i + 2}')(x)
-            if i in self.out_indices:
-                outs.append(x)
-        return tuple(outs)
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.layer_1(self.conv_1(channels_last_on_cpu(x)))
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
         return [getattr(self, f'layer_{stage + 1}')] if stage else [self.conv_1, self.layer_1]

@@ -5,33 +5,27 @@ https://arxiv.org/abs/2207.03620.
 """
 from collections.abc import Sequence
 
-import torch
 from mmcv.cnn import build_norm_layer
-from torch import Tensor, nn
+from torch import Tensor
 
-from plugconv_mm.models.backbones.base import ResidualBlock, look_up_arch
-from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
-from plugconv_mm.ops import DecomposedLargeKernelConv2d, LayerNorm2d
-from plugconv_mm.ops.mlp import residual_mlp
+from plugconv_mm.models.backbones.arch import look_up_arch
+from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone, ConvNeXtBlock
+from plugconv_mm.ops import DecomposedLargeKernelConv2d
 from plugconv_mm.registry import MODELS
 
 
-class Block(ResidualBlock):
-    """x + gamma · MLP(LN(large kernel(x)))."""
+class SLaKBlock(ConvNeXtBlock):
+    """A ConvNeXt block with a decomposed large kernel: x + gamma · MLP(LN(large kernel(x)))."""
 
     def __init__(self, channels: int, kernel_size: int, small_kernel: int, norm_cfg: dict, layer_scale_init: float,
                  drop_path: float, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         self.large_kernel = DecomposedLargeKernelConv2d(
             channels, kernel_size, small_kernel, norm_layer=lambda c: build_norm_layer(norm_cfg, c)[1])
-        self.norm = LayerNorm2d(channels)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.pwconv2 = nn.Linear(4 * channels, channels)
-        self.gamma = nn.Parameter(torch.full((channels, ), layer_scale_init))
+        self._add_mlp(channels, layer_scale_init)
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.large_kernel(x)
-        return residual_mlp(x, y, self.norm, self.pwconv1, self.pwconv2, self.gamma, self.drop_path)
+        return self._mlp(x, self.large_kernel(x))
 
 
 @MODELS.register_module()
@@ -39,25 +33,25 @@ class SLaK(ConvNeXtBackbone):
     """SLaK: a ConvNeXt with depthwise kernels of up to 51×51, each decomposed into 51×5, 5×51 and 5×5.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'`` or ``'base'``, or a dict with the keys ``depths`` and ``channels``,
+        arch: ``'tiny'``, ``'small'`` or ``'base'``, or a dict with the keys ``depths`` and ``channels``,
             per stage, before `width_factor`.
-        in_channels (int): channels of the image.
-        kernel_size (Sequence[int]): M of each stage, odd. A fifth entry, as in the published commands, stands for
+        in_channels: Channels of the image.
+        kernel_size: M of each stage, odd. A fifth entry, as in the published commands, stands for
             `small_kernel`.
-        small_kernel (int): short side of the kernels and size of the small one, odd.
-        width_factor (float): factor on the widths, which are truncated to integers.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
-        layer_scale_init (float): initial value of gamma.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_cfg (dict, optional): normalisation of the large kernels' branches; BN by default.
-        norm_eval (bool): keep batch norms in eval mode while training.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        deploy (bool): build the deployed form, into which a deployed checkpoint loads. There,
+        small_kernel: Short side of the kernels and size of the small one, odd.
+        width_factor: Factor on the widths, which are truncated to integers.
+        out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
+        layer_scale_init: Initial value of gamma.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_cfg: Normalisation of the large kernels' branches; BN by default.
+        norm_eval: Keep batch norms in eval mode while training.
+        with_cp: Recompute each block in the backward pass to save memory.
+        deploy: Build the deployed form, into which a deployed checkpoint loads. There,
             ``large_kernel.vertical.{weight,bias}`` and ``large_kernel.horizontal.{weight,bias}``, of shapes
             (C, 1, M, s), (C), (C, 1, s, M), (C), take the place of
             ``large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*`` in each block.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        init_cfg: How to initialise the weights.
 
     Raises:
         ValueError: An unknown arch, an even kernel size or a wrong number of them, or indices that do not exist.
@@ -105,8 +99,9 @@ class SLaK(ConvNeXtBackbone):
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
 
-        def block(stage: int, _: int, drop_path: float) -> Block:
-            return Block(channels[stage], sizes[stage], small_kernel, norm_cfg, layer_scale_init, drop_path, with_cp)
+        def block(stage: int, _: int, drop_path: float) -> SLaKBlock:
+            return SLaKBlock(channels[stage], sizes[stage], small_kernel, norm_cfg, layer_scale_init, drop_path,
+                             with_cp)
 
         self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block)
         if deploy:

@@ -8,57 +8,46 @@ from collections.abc import Sequence
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.base import (
-    KAIMING_INIT,
-    Backbone,
-    ResidualBlock,
-    channels_last_on_cpu,
-    check_per_stage,
-    drop_path_rates,
-    look_up_arch,
-)
+from plugconv_mm.models.backbones.arch import check_per_stage, look_up_arch
+from plugconv_mm.models.backbones.base import Backbone
+from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
+from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
+from plugconv_mm.models.backbones.residual_block import ResidualBlock, drop_path_rates
 from plugconv_mm.ops import HMHSA
 from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
 from plugconv_mm.registry import MODELS
 
 
-class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution and 1x1 projection, each with a norm, SiLU after the first two."""
+class TransCNNInvertedResidual(nn.Sequential):
+    """A 1x1 expansion, depthwise convolution and 1x1 projection, each with a norm, SiLU after the first two."""
 
     def __init__(self, channels: int, expand_ratio: int, kernel_size: int, norm_cfg: dict) -> None:
         super().__init__()
         width = channels * expand_ratio
-        self.conv1 = nn.Sequential(
+        self.conv1 = ConvNormAct(
             nn.Conv2d(channels, width, 1, bias=False), build_norm_layer(norm_cfg, width)[1], nn.SiLU(inplace=True))
-        self.conv2 = nn.Sequential(
+        self.conv2 = ConvNormAct(
             nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False),
             build_norm_layer(norm_cfg, width)[1], nn.SiLU(inplace=True))
-        self.conv3 = nn.Sequential(
+        self.conv3 = ConvNormAct(
             nn.Conv2d(width, channels, 1, bias=False), build_norm_layer(norm_cfg, channels)[1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        for conv, norm, *act in (self.conv1, self.conv2, self.conv3):
-            x = conv_bn(conv, norm, x)
-            if act:
-                x = act[0](x)
-        return x
 
-
-class Block(ResidualBlock):
-    """x + H-MHSA(x), then x + InvertedResidual(x)."""
+class TransCNNBlock(ResidualBlock):
+    """Two residual branches: x + H-MHSA(x), then x + convolutions(x)."""
 
     def __init__(self, channels: int, head_width: int, grid_size: int, pool_ratio: int, expand_ratio: int,
                  kernel_size: int, drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         self.attn = HMHSA(channels, grid_size, pool_ratio, head_width, lambda c: build_norm_layer(norm_cfg, c)[1])
-        self.conv = InvertedResidual(channels, expand_ratio, kernel_size, norm_cfg)
+        self.conv = TransCNNInvertedResidual(channels, expand_ratio, kernel_size, norm_cfg)
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(x))
         return x + self.drop_path(self.conv(x))
 
 
-class Downsample(nn.Module):
+class TransCNNDownsample(nn.Module):
     """Two-branch downsampling: a 3x3 of stride 2 plus a 1x1 of the 2x2 maxima, each with a norm, then SiLU."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
@@ -83,21 +72,21 @@ class TransCNN(Backbone):
     it, see :class:`plugconv_mm.ops.HMHSA`.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'``, ``'medium'``, ``'large'``, or a dict with the keys ``depths``
+        arch: ``'tiny'``, ``'small'``, ``'medium'``, ``'large'``, or a dict with the keys ``depths``
             (blocks per stage), ``channels`` (per stage) and ``expand_ratios`` (of the inverted residuals, per stage).
-        head_width (int): channels of one attention head.
-        kernel_sizes (Sequence[int]): depthwise kernel of the inverted residuals, per stage.
-        grid_sizes (Sequence[int]): side of the attention windows, per stage; 1 for attention over the whole map.
-        pool_ratios (Sequence[int]): pooling in front of the keys and values of the global attention, per stage.
-        in_channels (int): channels of the image.
-        out_indices (Sequence[int]): stages to return, at strides 4, 8, 16, 32.
-        drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages with the downsampling
+        head_width: Channels of one attention head.
+        kernel_sizes: Depthwise kernel of the inverted residuals, per stage.
+        grid_sizes: Side of the attention windows, per stage; 1 for attention over the whole map.
+        pool_ratios: Pooling in front of the keys and values of the global attention, per stage.
+        in_channels: Channels of the image.
+        out_indices: Stages to return, at strides 4, 8, 16, 32.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages with the downsampling
             in front of them.
-        norm_eval (bool): keep batch norms in eval mode while training.
-        with_cp (bool): recompute each block in the backward pass to save memory.
-        norm_cfg (dict): the norm after each convolution and in the attention.
-        init_cfg (dict | list[dict], optional): how to initialise the weights.
+        norm_eval: Keep batch norms in eval mode while training.
+        with_cp: Recompute each block in the backward pass to save memory.
+        norm_cfg: The norm after each convolution and in the attention.
+        init_cfg: How to initialise the weights.
 
     Shapes:
         (N, in_channels, H, W) -> tuple of (N, channels[i], ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).
@@ -127,7 +116,7 @@ class TransCNN(Backbone):
         arch = look_up_arch(arch, self.arch_settings)
         depths, channels, expand_ratios = arch['depths'], arch['channels'], arch['expand_ratios']
         check_per_stage(4, kernel_sizes=kernel_sizes, grid_sizes=grid_sizes, pool_ratios=pool_ratios)
-        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg or KAIMING_INIT)
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
 
         self.patch_embed = nn.Sequential(
@@ -137,25 +126,17 @@ class TransCNN(Backbone):
         self.blocks = nn.ModuleList()
         for i, depth in enumerate(depths):
             if i:
-                self.add_module(f'ds{i + 1}', Downsample(channels[i - 1], channels[i], norm_cfg))
-            self.blocks.append(nn.ModuleList(
-                Block(channels[i], head_width, grid_sizes[i], pool_ratios[i], expand_ratios[i], kernel_sizes[i],
-                      rates.pop(0), norm_cfg, with_cp) for _ in range(depth)))
+                self.add_module(f'ds{i + 1}', TransCNNDownsample(channels[i - 1], channels[i], norm_cfg))
+            self.blocks.append(nn.Sequential(*(
+                TransCNNBlock(channels[i], head_width, grid_sizes[i], pool_ratios[i], expand_ratios[i], kernel_sizes[i],
+                              rates.pop(0), norm_cfg, with_cp) for _ in range(depth))))
         self._freeze_stages()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.patch_embed(channels_last_on_cpu(x))
-        outs = []
-        for i in range(max(self.out_indices) + 1):
-            if i:
-                x = getattr(self, f'ds{i + 1}')(x)
-            for block in self.blocks[i]:
-                x = block(x)
-            if i in self.out_indices:
-                outs.append(x)
-        return tuple(outs)
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.patch_embed(channels_last_on_cpu(x))
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
         if stage == 0:
             return [self.patch_embed]
-        return [self.blocks[stage - 1]] + ([getattr(self, f'ds{stage}')] if stage > 1 else [])
+        downsample = [getattr(self, f'ds{stage}')] if stage > 1 else []
+        return [*downsample, self.blocks[stage - 1]]

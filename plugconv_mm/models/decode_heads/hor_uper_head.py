@@ -9,7 +9,7 @@ import warnings
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import UPerHead
 
-from plugconv_mm.ops import GnConv2d
+from plugconv_mm.models.convs import HorGnConv2d
 from plugconv_mm.registry import MODELS
 
 
@@ -21,10 +21,10 @@ class HorUPerHead(UPerHead):
     activation stay. ``conv_cfg`` reaches the other convolutions only.
 
     Args:
-        filter (str): '7x7', a depthwise convolution, or 'gf', the global-local filter.
-        order (int): order of the gnConv; ``2 ** (order - 1)`` must divide ``channels``.
-        filter_size (tuple[int, int]): (h, w) of the learned spectrum of 'gf'.
-        **kwargs: as in :class:`mmseg.models.decode_heads.UPerHead`: in_channels, in_index, channels, num_classes,
+        filter: '7x7', a depthwise convolution, or 'gf', the global-local filter.
+        order: Order of the gnConv; ``2 ** (order - 1)`` must divide ``channels``.
+        filter_size: (h, w) of the learned spectrum of 'gf'.
+        **kwargs: As in :class:`mmseg.models.decode_heads.UPerHead`: in_channels, in_index, channels, num_classes,
             pool_scales, norm_cfg, act_cfg, align_corners, loss_decode and the rest.
 
     Raises:
@@ -41,7 +41,7 @@ class HorUPerHead(UPerHead):
     def __init__(self, *, filter: str = '7x7', order: int = 2, filter_size: tuple[int, int] = (32, 17),
                  **kwargs) -> None:
         super().__init__(**kwargs)
-        gnconv = dict(type=GnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
+        gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
         with warnings.catch_warnings():
             # The published module keeps the bias of its last projection in front of a batch norm.
             warnings.filterwarnings('ignore', 'Unnecessary conv bias')

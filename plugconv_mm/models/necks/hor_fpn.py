@@ -8,7 +8,7 @@ import warnings
 from mmcv.cnn import ConvModule
 from mmdet.models.necks import FPN
 
-from plugconv_mm.ops.gnconv import GnConv2d
+from plugconv_mm.models.convs import HorGnConv2d
 from plugconv_mm.registry import MODELS
 
 
@@ -22,14 +22,14 @@ class HorFPN(FPN):
     and the stride-2 convolutions of extra levels stay what they are, and ``conv_cfg`` reaches only these.
 
     Args:
-        in_channels (list[int]): Channels of the backbone's outputs.
-        out_channels (int): Channels of each output; ``2 ** (order - 1)`` must divide it.
-        num_outs (int): Number of outputs.
-        filter (str): '7x7', a depthwise convolution, or 'gf', the global-local filter.
-        order (int): Order of the gnConv.
-        filter_size (tuple[int, int]): (h, w) of the learned spectrum of 'gf'.
-        norm_cfg (dict, optional): Normalization of laterals, outputs and extra levels.
-        act_cfg (dict, optional): Activation of laterals, outputs and extra levels.
+        in_channels: Channels of the backbone's outputs.
+        out_channels: Channels of each output; ``2 ** (order - 1)`` must divide it.
+        num_outs: Number of outputs.
+        filter: '7x7', a depthwise convolution, or 'gf', the global-local filter.
+        order: Order of the gnConv.
+        filter_size: (h, w) of the learned spectrum of 'gf'.
+        norm_cfg: Normalization of laterals, outputs and extra levels.
+        act_cfg: Activation of laterals, outputs and extra levels.
         **kwargs: As in FPN: start_level, end_level, add_extra_convs, relu_before_extra_convs, no_norm_on_lateral,
             conv_cfg, upsample_cfg, init_cfg.
 
@@ -47,7 +47,7 @@ class HorFPN(FPN):
 
     def __init__(self, *args, filter='7x7', order=2, filter_size=(32, 17), **kwargs):
         super().__init__(*args, **kwargs)
-        gnconv = dict(type=GnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
+        gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
         for i in range(self.backbone_end_level - self.start_level):
             replaced = self.fpn_convs[i]
             with warnings.catch_warnings():

@@ -1,12 +1,16 @@
-"""Batch normalisation folded into the convolution before it."""
+"""Batch normalisation by running statistics: folded into the convolution before it, and for a single value."""
+from typing import TypeGuard
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from plugconv_mm.ops.mechanisms.plain_layer import is_plain
 
-def folds(norm: nn.Module) -> bool:
-    """Whether `norm` is a fixed affine map per channel: a BatchNorm that uses its running statistics."""
-    return isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
+
+def folds(norm: nn.Module) -> TypeGuard[_BatchNorm]:
+    """Whether `norm` is a fixed affine map per channel: a plain BatchNorm that uses its running statistics."""
+    return is_plain(norm, _BatchNorm, nn.SyncBatchNorm) and not norm.training and norm.running_mean is not None
 
 
 def fold_batch_norm(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
@@ -14,31 +18,53 @@ def fold_batch_norm(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
     Differentiable with respect to the weight and bias of `norm`.
     """
-    scale = (norm.running_var + norm.eps).rsqrt()
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None, 'a BatchNorm without running statistics has no scale and shift'
+    scale = (var + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight
-    shift = -norm.running_mean * scale
+    shift = -mean * scale
     return scale, shift if norm.bias is None else shift + norm.bias
 
 
 def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(conv(x))``, in one convolution where `norm` uses its running statistics.
+    """``norm(conv(x))``, in one convolution where both are plain and `norm` uses its running statistics.
 
     Scaling the kernel costs next to nothing beside the pass over the whole map that is saved.
 
     Args:
-        conv: An ``nn.Conv2d`` with zero padding, or any other module. One whose ``takes_affine`` is true, such as
-            :class:`KWConv2d`, has a ``forward`` that takes the scale and the shift.
+        conv: An ``nn.Conv2d`` or any other module. One whose ``takes_affine`` is true, such as :class:`KWConv2d`,
+            has a ``forward`` that takes the scale and the shift.
         norm: The normalisation that follows.
         x: Map (N, C, H, W).
     """
-    affine = getattr(conv, 'takes_affine', False)
-    if not folds(norm) or not (affine or isinstance(conv, nn.Conv2d)):
+    if not folds(norm):
+        return norm(conv(x))
+    if getattr(conv, 'takes_affine', False) and is_plain(conv, type(conv)):
+        return conv(x, *fold_batch_norm(norm))
+    if not is_plain(conv, nn.Conv2d) or conv.padding_mode != 'zeros':
         return norm(conv(x))
     scale, shift = fold_batch_norm(norm)
-    if affine:
-        return conv(x, scale, shift)
     if conv.bias is not None:
         shift = shift + scale * conv.bias
     return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation,
                     conv.groups)
+
+
+def norm_of_features(norm: nn.Module, x: Tensor) -> Tensor:
+    """``norm(x)`` of features (N, C) or (N, C, 1, 1); a single sample is normalised by the running statistics.
+
+    A BatchNorm in training refuses one value per channel, which has no variance. The statistics stay as they are. A
+    SyncBatchNorm is called whatever it gets, as other processes wait for it.
+    """
+    alone = (len(x) == 1 and norm.training and isinstance(norm, _BatchNorm) and norm.running_mean is not None
+             and not isinstance(norm, nn.SyncBatchNorm))
+    if not alone:
+        return norm(x)
+    if is_plain(norm, _BatchNorm):
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    norm.eval()
+    try:
+        return norm(x)
+    finally:
+        norm.train()

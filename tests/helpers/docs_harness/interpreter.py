@@ -23,7 +23,7 @@ import traceback
 from pathlib import Path
 
 # The package comes before mmdet, whose modules look for mmcv's operators while they are imported.
-PRELOADED = ('plugconv_mm.analysis.loading', 'plugconv_mm.runtime.dry_run', 'mmdet.apis', 'mmseg.apis',
+PRELOADED = ('plugconv_mm.runtime.build', 'plugconv_mm.runtime.dry_run', 'mmdet.apis', 'mmseg.apis',
              'mmpretrain.apis', 'torch._dynamo', 'matplotlib.pyplot', 'sklearn.datasets', 'cv2')
 # Tools and what is added to their arguments, so that they end in seconds.
 LENGTHS = {
@@ -39,7 +39,7 @@ LENGTHS = {
     'distant_cue.py': '--num-train 8 --num-val 2',
     'controlled_study.py': '--seeds 1 --iters 4',
 }
-# Tools whose configs become small, as runtime/dry_run.py makes them: images, iterations, weights that are not there.
+# Tools whose configs become small, as runtime/shrink_config.py makes them: images, iterations, missing weights.
 SMALL = ('train.py', 'test.py', 'image_demo.py', 'vis_cam.py')
 # Options that are parsed and then left out: they need CUDA, or a screen.
 LEFT_OUT = ('amp', 'show')
@@ -157,18 +157,18 @@ def run(arguments):
 
 
 def make_configs_small():
-    from plugconv_mm.runtime import dry_run, launch
-    load_config = launch.load_config
+    from plugconv_mm.runtime import read_config, shrink_config
+    load_config = read_config.load_config
 
     def load_small(args):
         cfg = load_config(args)
         randomness = cfg.get('randomness')
-        dry_run.leave_out_weights(cfg)
-        dry_run.make_small(cfg, 'data')
+        shrink_config.leave_out_weights(cfg)
+        shrink_config.make_small(cfg, 'data')
         cfg.randomness = randomness or cfg.randomness
         return cfg
 
-    launch.load_config = load_small
+    read_config.load_config = load_small
 
 
 def outputs_of(arguments):
@@ -221,8 +221,8 @@ def make_checkpoint(path, config, tool):
     """Random weights of a config's model, saved the way mmengine does; for the converter, published names."""
     import torch
 
-    from plugconv_mm.analysis.loading import build_task
-    from plugconv_mm.runtime.launch import load_config
+    from plugconv_mm.runtime.build import build_task
+    from plugconv_mm.runtime.read_config import load_config
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     if tool == 'convert_official.py':
         import recorded

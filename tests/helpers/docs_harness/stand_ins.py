@@ -47,7 +47,7 @@ def make(arguments):
 
 
 def pip(arguments):
-    """Requirements have to be among those of requirements/ or OTHERS, extras in setup.py, files there."""
+    """Requirements have to be among those of requirements/ or OTHERS, extras in pyproject.toml, files there."""
     parser = argparse.ArgumentParser('pip')
     parser.add_argument('command', choices=['install'])
     parser.add_argument('requirements', nargs='*')
@@ -60,7 +60,7 @@ def pip(arguments):
     for file in args.files:
         if not Path(file).is_file():
             sys.exit(f'pip: there is no file {file}')
-    extras = set(re.findall(r"^        '(\w+)': read_requirements", (root / 'setup.py').read_text(), re.M))
+    extras = set(re.findall(r'^optional-dependencies\.(\w+) = ', (root / 'pyproject.toml').read_text(), re.M))
     lines = [line for file in (root / 'requirements').glob('*.txt') for line in file.read_text().splitlines()]
     known = OTHERS | {re.split(r'[^\w.-]', line)[0].lower().replace('_', '-') for line in lines}
     for given in [*args.requirements, *args.editable]:

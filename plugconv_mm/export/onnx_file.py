@@ -1,0 +1,107 @@
+"""The export of a model to an ONNX file."""
+import contextlib
+import copy
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from plugconv_mm.atomic_write import atomic_write
+from plugconv_mm.errors import ExportError
+from plugconv_mm.export.onnx_runtime import largest_difference, median_times, open_session
+from plugconv_mm.export.preconditions import check_destination, check_model, check_packages, check_shape
+from plugconv_mm.export.report import ExportReport
+from plugconv_mm.export.tasks import ExportedModule, input_channels, metadata, part_of
+from plugconv_mm.ops import switch_to_deploy
+
+TOLERANCE = 1e-4
+_OPSET = 18
+
+
+def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int],
+                classes: tuple[str, ...] | None = None) -> ExportReport:
+    """Write a model as an ONNX file that takes batches, of any number, of normalised images of one size.
+
+    Classifiers of mmpretrain and segmentors of mmseg are exported whole, up to their logits; detectors of mmdet as
+    backbone and neck; any other module as it is. Deployment forms are used. The file is compared with PyTorch in ONNX
+    Runtime, with batches of one and of three images, before it takes its name; if that fails, or anything before it,
+    an older file of this name stays. Its metadata hold, in JSON, ``mean``, ``std`` and ``order`` of the images'
+    channels, and ``classes``.
+
+    Args:
+        model: On the CPU, in float32. It is not changed.
+        path: The file to write; its folder must exist.
+        shape: Height and width of the images, in pixels.
+        classes: Names to put into the metadata.
+
+    Raises:
+        ExportError: A package is missing, the model or the size cannot be exported, or the outputs in ONNX Runtime
+            differ from PyTorch's by more than ``TOLERANCE``, in standard deviations of the output.
+
+    Example:
+        >>> from plugconv_mm.export import export_onnx
+        >>> from plugconv_mm.ops import GlobalLocalFilter
+        >>> export_onnx(GlobalLocalFilter(4, 7, 4), 'filter.onnx', (6, 9)).outputs  # doctest: +SKIP
+        {'output_0': ('batch', 4, 6, 9)}
+    """
+    path, shape = Path(path), tuple(shape)
+    check_destination(path)
+    check_packages()
+    part = part_of(model)
+    check_shape(model, shape)
+    check_model(model, part)
+    model = copy.deepcopy(model).eval()
+    reference = ExportedModule(model, part)
+    images = torch.randn(3, input_channels(model), *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            expected = reference(images)
+    except Exception as error:
+        raise ExportError(f'{type(model).__name__} does not take images of {shape[0]}x{shape[1]}: {error}') from error
+    if not all(isinstance(y, Tensor) for y in expected):
+        raise ExportError(f'{type(model).__name__} gives {", ".join(type(y).__name__ for y in expected)} and not '
+                          'tensors alone, which is all that an ONNX graph can give')
+    one = len(expected) == 1 and part.output_name == 'logits'
+    names = [part.output_name] if one else [f'{part.output_name}_{i}' for i in range(len(expected))]
+
+    deployed = ExportedModule(copy.deepcopy(model), part)
+    switch_to_deploy(deployed)
+    program = to_onnx(deployed, images[:2], names)
+    program.model.metadata_props.update(metadata(model, classes))
+    with atomic_write(path) as file:
+        file.write(program.model_proto.SerializeToString())
+        file.flush()
+        session = open_session(file.name)
+        difference = max(largest_difference(session, reference, batch) for batch in (images[:1], images))
+        if not difference <= TOLERANCE:
+            raise ExportError(f'the outputs in ONNX Runtime differ from those of PyTorch by {difference:.1e} of their '
+                              f'deviation, where {TOLERANCE:.0e} is allowed: {path} was not written')
+        torch_ms, onnx_ms = median_times(session, deployed, images[:1])
+    outputs = {name: ('batch', *y.shape[1:]) for name, y in zip(names, expected, strict=True)}
+    return ExportReport(path, part.description, outputs, difference, torch_ms, onnx_ms)
+
+
+def to_onnx(module: nn.Module, images: Tensor, names: list[str]) -> 'torch.onnx.ONNXProgram':
+    """Translate a module that takes batches of any number of images.
+
+    Args:
+        module: Maps images (N, C, H, W) to a tuple of tensors.
+        images: A batch of two images or more; its size is a variable of the graph.
+        names: Of the outputs.
+
+    Raises:
+        ExportError: PyTorch's exporter fails.
+    """
+    with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter('ignore')
+        try:
+            return torch.onnx.export(
+                module, (images, ), input_names=['input'], output_names=names, opset_version=_OPSET, dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim('batch')}, ), verbose=False)
+        except Exception as error:
+            reason = error.__cause__ or error
+            raise ExportError(f'torch.onnx cannot export this model: {type(reason).__name__}: '
+                              f'{str(reason).strip().splitlines()[0]}') from error

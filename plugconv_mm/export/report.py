@@ -1,0 +1,23 @@
+"""The result of an export."""
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class ExportReport:
+    """The file that :func:`plugconv_mm.export.export_onnx` wrote, and how it compares with PyTorch.
+
+    Attributes:
+        path: The file.
+        part: The part of the model that it holds, as a phrase for people.
+        outputs: Name and shape of each output; the first entry of a shape is 'batch'.
+        difference: The largest difference from PyTorch, in standard deviations of PyTorch's output.
+        torch_ms: Median time of one image in PyTorch, in milliseconds.
+        onnx_ms: Median time of one image in ONNX Runtime, in milliseconds.
+    """
+    path: Path
+    part: str
+    outputs: dict[str, tuple]
+    difference: float
+    torch_ms: float
+    onnx_ms: float

@@ -1,0 +1,129 @@
+"""The global-local filter: a 3x3 convolution beside a learned filter in the frequency domain.
+
+- Rao et al., "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated Convolutions",
+  https://arxiv.org/abs/2207.14284
+- Rao et al., "Global Filter Networks for Image Classification", https://arxiv.org/abs/2107.00645
+"""
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
+from plugconv_mm.ops.mechanisms.check_map import check_map
+from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, rdft_matrix
+from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
+from plugconv_mm.ops.mechanisms.plain_layer import is_plain
+from plugconv_mm.ops.mechanisms.tracing import is_exporting
+
+
+def _resize(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """A complex weight (C, h, w, 2) at another size (h, w)."""
+    if weight.shape[1:3] == tuple(size):
+        return weight
+    return F.interpolate(weight.permute(3, 0, 1, 2), size=tuple(size), mode='bilinear',
+                         align_corners=True).permute(1, 2, 3, 0)
+
+
+class GlobalLocalFilter(nn.Module):
+    """Half of the channels through a 3x3 convolution, the other half through a learned filter as large as the map.
+
+    LayerNorm over channels; the first half goes through a 3x3 depthwise convolution, the second is multiplied in the
+    frequency domain by ``complex_weight`` (a circular convolution with a kernel of the map's own size); the halves are
+    interleaved channel by channel (local 0, global 0, local 1, ...), and normalised again. The complex weight is
+    stretched (bilinear, corners aligned) to the half spectrum (H, W // 2 + 1) of any map, and so is the weight of a
+    checkpoint to the size of this module's.
+
+    The transforms are computed in float32 whatever the autocast, and in float64 for float64 input. In evaluation mode
+    without gradients the stretched weight is kept for the last two map sizes, until the weight changes.
+
+    Paper: https://arxiv.org/abs/2207.14284, section 3.3. Cost per channel: O(HW log HW), against 49 HW of a 7x7.
+
+    Args:
+        dim: Channels C, an even number.
+        h: Rows of the complex weight; 14 and 7 in stages 3 and 4 of HorNet at 224 pixels, 32 in HorFPN.
+        w: Columns of the complex weight, the half spectrum; 8 and 4 in HorNet, 17 in HorFPN.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H, W), any H and W.
+
+    Raises:
+        ValueError: If ``dim`` is odd, or ``h`` or ``w`` is below 1; in forward, for integer or complex input and for
+            another number of channels or dimensions.
+
+    Example:
+        >>> import torch
+        >>> from plugconv_mm.ops import GlobalLocalFilter
+        >>> GlobalLocalFilter(32, h=14, w=8)(torch.rand(1, 32, 25, 42)).shape
+        torch.Size([1, 32, 25, 42])
+    """
+
+    def __init__(self, dim: int, h: int = 14, w: int = 8) -> None:
+        super().__init__()
+        if dim < 2 or dim % 2:
+            raise ValueError(f'GlobalLocalFilter halves its channels and cannot halve dim={dim}: pass an even number')
+        if h < 1 or w < 1:
+            raise ValueError(f'the complex weight needs at least one row and one column, got h={h}, w={w}')
+        self.dim = dim
+        self.dw = nn.Conv2d(dim // 2, dim // 2, 3, padding=1, bias=False, groups=dim // 2)
+        self.complex_weight = nn.Parameter(torch.randn(dim // 2, h, w, 2) * 0.02)
+        self.pre_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.post_norm = nn.LayerNorm(dim, eps=1e-6)
+        nn.init.trunc_normal_(self.dw.weight, std=0.02)
+        self._cache = KernelCache(max_entries=2)  # as large as half a map each: landscape and portrait
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # A network for larger images starts from the weights of one for smaller ones.
+        key = f'{prefix}complex_weight'
+        weight = state_dict.get(key)
+        if weight is not None and weight.dim() == 4 and weight.shape[::3] == self.complex_weight.shape[::3]:
+            state_dict[key] = _resize(weight, self.complex_weight.shape[1:3])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """The complex weight as a (C/2, rows, columns) complex tensor."""
+        return torch.view_as_complex(_resize(self.complex_weight.to(dtype), (rows, columns)).contiguous())
+
+    def _filter(self, x: Tensor) -> Tensor:
+        """The global filter, of x (N, C/2, H, W)."""
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        if len(x) == 0:  # which FFTs refuse
+            return self._filter_by_matrices(x.to(dtype))
+        spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
+        size = x.shape[2], x.shape[3] // 2 + 1, dtype
+        if KernelCache.serves(self):
+            weight = self._cache.get((self.complex_weight, ), size, lambda: self._stretch(*size))
+        else:
+            weight = self._stretch(*size)
+        spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
+        return torch.fft.irfft2(spectrum, s=x.shape[2:], norm='ortho')
+
+    def _filter_by_matrices(self, x: Tensor) -> Tensor:
+        """The same as products with DFT matrices, of real and imaginary parts."""
+        height, width = map(int, x.shape[2:])
+        weight = _resize(self.complex_weight, (height, width // 2 + 1))
+        columns = dft_matrix(height, x)
+        spectrum = columns @ torch.cat((x @ rdft_matrix(width, x)).chunk(2, dim=3), dim=2)
+        (real, imag), (w_real, w_imag) = spectrum.chunk(2, dim=2), weight.unbind(3)
+        spectrum = torch.cat((real * w_real - imag * w_imag, real * w_imag + imag * w_real), dim=2)
+        return torch.cat((columns.t() @ spectrum).chunk(2, dim=2), dim=3) @ irdft_matrix(width, x)
+
+    def forward(self, x: Tensor, scale: float = 1.) -> Tensor:
+        """Filter x; the result is multiplied by `scale`, at no cost."""
+        check_map(x, self.dim, 'GlobalLocalFilter')
+        x = self.pre_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        local, wide = x.chunk(2, dim=1)
+        local = self.dw(local)
+        with nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False):
+            wide = self._filter_by_matrices(wide) if is_exporting() else self._filter(wide)
+        x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
+        x, norm = x.flatten(3), self.post_norm
+        if is_plain(norm, nn.LayerNorm):
+            x = F.layer_norm(x, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+        else:
+            x = norm(x) * scale
+        return x.permute(0, 3, 1, 2)
+
+    def extra_repr(self) -> str:
+        return f'{self.dim}, h={self.complex_weight.shape[1]}, w={self.complex_weight.shape[2]}'

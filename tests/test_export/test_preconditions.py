@@ -1,0 +1,51 @@
+"""Models, sizes and packages that are refused before the export."""
+import re
+import sys
+
+import pytest
+from torch import nn
+
+for name in ('onnx', 'onnxruntime', 'onnxscript', 'mmdet', 'mmseg', 'mmpretrain'):
+    pytest.importorskip(name)
+
+from mmengine.config import Config  # noqa: E402
+from small_models import small_model  # noqa: E402
+
+from plugconv_mm.errors import ExportError  # noqa: E402
+from plugconv_mm.export import export_onnx, onnx_file, preconditions  # noqa: E402
+
+
+def refuses(model, size, says, tmp_path, monkeypatch):
+    """Before the export, and nothing is written."""
+    monkeypatch.setattr(onnx_file, 'to_onnx', lambda *args: pytest.fail('it went as far as the export'))
+    with pytest.raises(ExportError, match=says):
+        export_onnx(model, tmp_path / 'x.onnx', size)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes_are_checked_first(tmp_path, monkeypatch):
+    refuses(nn.Conv2d(3, 4, 1), (0, 4), r'a height and a width in pixels, got \(0, 4\)', tmp_path, monkeypatch)
+    refuses(nn.Conv2d(3, 4, 5), (3, 9), 'Conv2d does not take images of 3x9', tmp_path, monkeypatch)
+    refuses(small_model('detector'), (70, 96), 'multiples of 32 only, .*--shape 96 96', tmp_path, monkeypatch)
+    model = small_model('segmentor')
+    model.test_cfg = Config(dict(mode='slide', crop_size=(32, 64), stride=(16, 16)))
+    refuses(model, (64, 96), r'windows of \(32, 64\).*--shape 32 64', tmp_path, monkeypatch)
+
+
+def test_options_are_checked_first(tmp_path, monkeypatch):
+    refuses(nn.Conv2d(3, 4, 1).double(), (8, 8), 'exported in float32, and weight is torch.float64', tmp_path,
+            monkeypatch)
+    from mmcv.ops import DeformConv2d
+    refuses(nn.Sequential(DeformConv2d(3, 4, 1)), (8, 8), '0 is a DeformConv2d of mmcv', tmp_path, monkeypatch)
+    monkeypatch.setattr(preconditions, '_MAX_BYTES', 10)
+    refuses(nn.Conv2d(3, 4, 1), (8, 8), 'the weights take .* an ONNX file holds at most 2', tmp_path, monkeypatch)
+
+
+def test_missing_folder_or_package(tmp_path, monkeypatch):
+    with pytest.raises(ExportError, match='there is no folder .*none to write x.onnx into'):
+        export_onnx(nn.Conv2d(3, 4, 1), tmp_path / 'none/x.onnx', (8, 8))
+    for name in ('onnxruntime', 'onnxscript'):
+        monkeypatch.setitem(sys.modules, name, None)
+    says = re.escape("needs onnxscript, onnxruntime: pip install onnxscript onnxruntime, or all of it with pip install "
+                     "'plugconv-mm[onnx]'")
+    refuses(nn.Conv2d(3, 4, 1), (8, 8), says, tmp_path, monkeypatch)
