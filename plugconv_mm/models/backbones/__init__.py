@@ -12,4 +12,5 @@ __getattr__, __all__ = plug_ins(
     parc_resnet=['ParCResNet'],
     parcnet=['ParCNet'],
     slak=['SLaK'],
-    transcnn=['TransCNN'])
+    transcnn=['TransCNN'],
+    hat_net=['HATNet'])
