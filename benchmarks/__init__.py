@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks.<name> --help` from the root of the repository."""
+"""Benchmarks, run as `python -m benchmarks.<name> --help` from the root of the repository."""

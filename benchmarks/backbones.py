@@ -1,8 +1,8 @@
-"""Our backbones against the papers' own formulation of the same networks, side by side in one process.
+"""Backbones beside the papers' own formulation of the same networks, timed in one process.
 
     python -m benchmarks.backbones [--families slak hornet-gf ...] [--shapes 1x800x1344 ...] [--threads 2]
 
-Both share their parameters, drawn at random; their outputs, and in training the gradients, are compared as well.
+Both share their parameters, which are random. Their outputs, and in training the gradients, are compared as well.
 """
 import argparse
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from benchmarks.median_times import median_times
 from benchmarks.published import published
-from benchmarks.timing import interleaved
 
 # A network whose kernels depend on its input multiplies rounding errors.
 TOLERANCE, WAREHOUSE_TOLERANCE = 1e-3, 2e-2
@@ -19,7 +19,15 @@ TOLERANCE, WAREHOUSE_TOLERANCE = 1e-3, 2e-2
 
 @dataclass(frozen=True)
 class Case:
-    """A network of a paper: what to build, and how large the larger of its images is."""
+    """A network of a paper, and the images that it is timed with.
+
+    Attributes:
+        build: Config of the network.
+        large: Height and width of the larger image.
+        side: Height and width of the smaller images.
+        deploy: Whether it is brought into its deployment form.
+        tolerance: The largest difference between both formulations.
+    """
     build: dict
     large: tuple[int, int] = (800, 1344)
     side: int = 224
@@ -44,13 +52,13 @@ CASES = {
 
 
 def build(case: Case) -> tuple[nn.Module, nn.Module]:
-    """Our network, and the published form of it on the same parameters."""
+    """Build our network, and its published form with the same parameters."""
     from plugconv_mm.registry import MODELS
     torch.manual_seed(0)
     model = MODELS.build(case.build | dict(type=f'plugconv_mm.{case.build["type"]}'))
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if 'gamma' in name:  # at its first value a block would hardly count
+            if 'gamma' in name:  # with its initial value a block has hardly any effect
                 p.uniform_(0.1, 0.5)
         for m in model.modules():
             if isinstance(m, nn.modules.batchnorm._BatchNorm):
@@ -64,10 +72,10 @@ def build(case: Case) -> tuple[nn.Module, nn.Module]:
 
 
 def difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
-    """The largest difference relative to its tensor's greatest value.
+    """The largest difference, relative to the greatest value in its tensor.
 
-    A tensor ten times smaller than the greatest of all counts as if it were that large: the gradients of a bias ahead
-    of a normalisation are rounding errors only, which add up over all positions.
+    In a tensor more than ten times smaller than the greatest of all it is relative to a tenth of that one: the gradient
+    of a bias before a normalisation is a sum of rounding errors over all positions.
     """
     greatest = [b.abs().max().item() for b in theirs]
     floor = 0.1 * max(greatest)
@@ -75,13 +83,17 @@ def difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
 
 
 def gradients(model: nn.Module, image: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
-    """Those of a training step."""
+    """Compute the gradients of a training step."""
     loss = sum(y.square().mean() for y in model(image))
     return list(torch.autograd.grad(loss, parameters))
 
 
 def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: float) -> tuple[dict, float]:
-    """Times of both in milliseconds, and the largest relative difference of outputs or gradients."""
+    """Time both formulations.
+
+    Returns:
+        Times in milliseconds by name, and the largest relative difference of outputs or gradients.
+    """
     model, reference = build(case)
     image = torch.randn(shape[0], 3, *shape[1:])
     model.train(training)
@@ -90,15 +102,15 @@ def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: fl
     parameters = [p for p in model.parameters() if p.requires_grad]
     results = {}
 
-    def call(name):
+    def call(name: str) -> None:
         if training:
             results[name] = gradients(both[name], image, parameters)
         else:
             with torch.inference_mode():
                 results[name] = both[name](image)
 
-    times = interleaved({name: lambda name=name: call(name) for name in both}, seconds, rounds=3, warm_ups=1)
-    if training:  # in float32 the statistics of so few maps make gradients differ by percents from what they should be
+    times = median_times({name: lambda name=name: call(name) for name in both}, seconds, rounds=3, warm_ups=1)
+    if training:  # in float32, gradients of norms with statistics of so few maps are wrong by percents
         image = image.double()
         for name, network in both.items():
             network.double()
@@ -106,7 +118,7 @@ def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: fl
     return times, difference(results['ours'], results['published'])
 
 
-def main():
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--families', nargs='+', choices=CASES, default=list(CASES), metavar='NAME',

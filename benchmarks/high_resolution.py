@@ -1,4 +1,4 @@
-"""A ParC network at a detector's test resolution: which backend each ParC takes, and what that saves.
+"""A ParC network at a detector's test resolution: the backend of each ParC, and the time that it saves.
 
     python -m benchmarks.high_resolution [CONFIG] [--shape 800 1344]
 
@@ -8,13 +8,14 @@ import argparse
 import copy
 
 import torch
+from torch import Tensor, nn
 
-from benchmarks.timing import interleaved
+from benchmarks.median_times import median_times
 from plugconv_mm.ops import ParC2d
 
 
-def build(config):
-    """The backbone of a config of mmdet, mmseg or mmpretrain, or ParC-ResNet-50."""
+def build(config: str | None) -> nn.Module:
+    """Build the backbone of a config of mmdet, mmseg or mmpretrain, or ParC-ResNet-50."""
     from mmengine.config import Config
 
     from plugconv_mm.registry import MODELS
@@ -22,8 +23,8 @@ def build(config):
     return MODELS.build(backbone).eval()
 
 
-def parc_layers(model):
-    """The ParC layers by name."""
+def parc_layers(model: nn.Module) -> dict[str, ParC2d]:
+    """Find the ParC layers of a model, by name."""
     layers = {name: m for name, m in model.named_modules() if isinstance(m, ParC2d)}
     if not layers:
         raise SystemExit(f'{type(model).__name__} has no ParC layer. Give a config whose backbone has some.')
@@ -31,8 +32,8 @@ def parc_layers(model):
 
 
 @torch.inference_mode()
-def record_inputs(model, image):
-    """What each ParC layer is given when the model sees the image."""
+def record_inputs(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """Record the input of each ParC layer in a forward pass, by name."""
     inputs = {}
     hooks = [layer.register_forward_hook(lambda m, args, y, name=name: inputs.update({name: args[0]}))
              for name, layer in parc_layers(model).items()]
@@ -42,7 +43,7 @@ def record_inputs(model, image):
     return inputs
 
 
-def main():
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', nargs='?', help='config with a ParC backbone; default: ParC-ResNet-50')
@@ -65,13 +66,13 @@ def main():
         totals = [0., 0.]
         for name, layer in parc_layers(model).items():
             x = inputs[name]
-            times = interleaved(dict(auto=lambda layer=layer, x=x: layer(x),
+            times = median_times(dict(auto=lambda layer=layer, x=x: layer(x),
                                      spatial=lambda layer=reference[name], x=x: layer(x)), seconds=0.3)
             totals = [totals[0] + times['auto'], totals[1] + times['spatial']]
             print(f'{name:<24} {"x".join(map(str, x.shape)):<18} {layer.select_backend(x):<9} {times["auto"]:8.2f} '
                   f'{times["spatial"]:9.2f} {times["spatial"] / times["auto"]:6.1f}')
         print(f'{"all ParC layers":<53} {totals[0]:8.2f} {totals[1]:9.2f} {totals[1] / totals[0]:6.1f}')
-        times = interleaved(dict(auto=lambda: model(image), spatial=lambda: spatial(image)), seconds=5)
+        times = median_times(dict(auto=lambda: model(image), spatial=lambda: spatial(image)), seconds=5)
         print(f'{"the whole backbone":<53} {times["auto"]:8.0f} {times["spatial"]:9.0f} '
               f'{times["spatial"] / times["auto"]:6.2f}')
         worst = max(((a - b).norm() / b.norm()).item()

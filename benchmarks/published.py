@@ -1,13 +1,14 @@
-"""The operators and blocks as the papers' own code computes them, to hold ours against.
+"""The operators and blocks in the papers' own formulation, as a reference.
 
-Channels-first maps throughout, LayerNorm of maps written out, normalisations apart from convolutions, ParC as a
-concatenation and a convolution, kernels mixed and batches folded into groups for every layer, attention written out.
+All maps are channels-first; LayerNorm of maps and attention are composed of elementary operators; normalisations are
+not folded into convolutions; ParC is a concatenation and a convolution; the dynamic convolutions of KernelWarehouse mix
+a kernel for each sample and run as one grouped convolution.
 """
 import copy
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from plugconv_mm import ops
@@ -15,36 +16,37 @@ from plugconv_mm.ops.kernel_warehouse import KWAttention
 
 
 class _Swapped(nn.Module):
-    """Computes what `ours` computes, with the same parameters."""
+    """A module with the parameters and the results of ``ours``, in another formulation."""
 
     def __init__(self, ours: nn.Module) -> None:
         super().__init__()
         self.ours = ours
 
 
-def layer_norm_of_map(norm, x):
+def layer_norm_of_map(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalise the channels of a map (N, C, H, W)."""
     centred = x - x.mean(1, keepdim=True)
     x = centred / (centred.pow(2).mean(1, keepdim=True) + norm.eps).sqrt()
     return norm.weight[:, None, None] * x + norm.bias[:, None, None]
 
 
 class Norm(_Swapped):
-    """A BatchNorm that no convolution takes in."""
+    """A BatchNorm that is not folded into a convolution."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.ours(x)
 
 
 class MapLayerNorm(_Swapped):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return layer_norm_of_map(self.ours, x)
 
 
 class ConvNeXtBlock(_Swapped):
-    """The block of ConvNeXt, SLaK and HorNet, whose names differ."""
+    """The block of ConvNeXt, SLaK and HorNet."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         m = self.ours
         if hasattr(m, 'gnconv'):
             x = x + m.gamma1.view(-1, 1, 1) * m.gnconv(m.norm1(x))
@@ -59,7 +61,7 @@ class ConvNeXtBlock(_Swapped):
 
 class Filter(_Swapped):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         m = self.ours
         x = layer_norm_of_map(m.pre_norm, x)
         local, wide = x.chunk(2, dim=1)
@@ -75,7 +77,7 @@ class Filter(_Swapped):
 
 class GnConv(_Swapped):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         m = self.ours
         p, q = torch.split(m.proj_in(x), (m.widths[0], sum(m.widths)), dim=1)
         gates = torch.split(m.dwconv(q) * m.scale, m.widths, dim=1)
@@ -87,13 +89,13 @@ class GnConv(_Swapped):
 
 class LargeKernel(_Swapped):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.ours.vertical(x) + self.ours.horizontal(x) + self.ours.small_conv(x)
 
 
 class ParC(_Swapped):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         m, axis = self.ours, 2 if self.ours.direction == 'H' else 3
         length = x.shape[axis]
         if m.position_embedding is not None:
@@ -102,21 +104,21 @@ class ParC(_Swapped):
         return F.conv2d(doubled, self.stretch(m.weight, length, axis), m.bias, groups=m.groups)
 
     @staticmethod
-    def stretch(t, length, axis):
+    def stretch(t: Tensor, length: int, axis: int) -> Tensor:
         return F.interpolate(t, size=(length, 1) if axis == 2 else (1, length), mode='bilinear', align_corners=True)
 
 
 class ParCBoth(_Swapped):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         first, second = torch.chunk(x, 2, dim=1)
         return torch.cat((self.ours.parc_h(first), self.ours.parc_w(second)), dim=1)
 
 
 class Attention(_Swapped):
-    """Of a layer over the cells of its warehouse."""
+    """The attention of a layer over the cells of its warehouse."""
 
-    def forward(self, pooled, temperature):
+    def forward(self, pooled: Tensor, temperature: float) -> Tensor:
         m = self.ours
         z = m.fc2(F.relu(m.norm1(m.fc1(pooled)))).reshape(len(pooled), m.num_mixtures, -1)
         if m.fc3 is not None:
@@ -130,12 +132,13 @@ class Attention(_Swapped):
 
 class DynamicConv(_Swapped):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         m = self.ours
         return self.convolve(x, F.adaptive_avg_pool2d(x, 1).flatten(1), m.stride, m.padding, m.dilation, m.groups)
 
-    def convolve(self, x, pooled, stride=1, padding=0, dilation=1, groups=1):
-        """The convolution of (B, C, H, W) with each sample's own kernel."""
+    def convolve(self, x: Tensor, pooled: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
+                 groups: int = 1) -> Tensor:
+        """Convolve (B, C, H, W) with a kernel for each sample."""
         m, batch = self.ours, len(x)
         out, inner, height, width = m.kernel_shape
         cells = m.warehouse.weights[m.warehouse_index]
@@ -151,7 +154,7 @@ class DynamicConv(_Swapped):
 
 class DynamicLinear(DynamicConv):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2).unsqueeze(-1)
         y = self.convolve(tokens, F.adaptive_avg_pool2d(tokens, 1).flatten(1))
         return y.squeeze(-1).transpose(1, 2).reshape(*x.shape[:-1], -1)
@@ -159,7 +162,7 @@ class DynamicLinear(DynamicConv):
 
 class HierarchicalAttention(_Swapped):
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         m, (batch, channels, height, width) = self.ours, x.shape
         heads, grid = channels // m.head_width, m.grid_size
         q, k, v = m.qkv(m.norm(x)).reshape(batch, 3, heads, m.head_width, height, width).unbind(1)
@@ -167,7 +170,7 @@ class HierarchicalAttention(_Swapped):
             q, k, v = (t.flatten(3).transpose(-2, -1) for t in (q, k, v))
             return m.proj(self.attend(q, k, v).transpose(-2, -1).reshape(x.shape))
 
-        def windows(t):
+        def windows(t: Tensor) -> Tensor:
             t = t.reshape(batch, heads, m.head_width, height // grid, grid, width // grid, grid)
             return t.permute(0, 1, 3, 5, 4, 6, 2).reshape(batch, heads, -1, grid * grid, m.head_width)
 
@@ -180,7 +183,7 @@ class HierarchicalAttention(_Swapped):
         y = self.attend(q, k, v).transpose(-2, -1).reshape(x.shape)
         return m.proj(y + local)
 
-    def attend(self, q, k, v):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = q @ k.transpose(-2, -1) * self.ours.head_width**-0.5
         return scores.softmax(dim=-1) @ v
 
@@ -201,9 +204,9 @@ _SWAPS = {
 
 
 def published(model: nn.Module) -> nn.Module:
-    """A model of the same parameters, the very tensors, computed in the published way."""
+    """Copy a model into the published formulation, with the same parameters (the tensors are shared)."""
     model = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    if hasattr(model, 'patch_embed'):  # TransCNN lays its image out channels-last
+    if hasattr(model, 'patch_embed'):  # TransCNN converts its images to channels-last
         model.patch_embed.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), ))
     _swap(model)
     return model

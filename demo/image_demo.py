@@ -3,6 +3,8 @@
 Detectors draw boxes and masks, segmentors label maps, classifiers the name of the class.
 """
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +15,7 @@ from plugconv_mm.runtime.read_config import load_config
 from plugconv_mm.runtime.user_errors import plain_errors
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = make_parser(__doc__, runs=False, first=('images', 'an image, or a folder of images'))
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out-dir', type=Path, help='where to write (default: work_dirs/image_demo/CONFIG)')
@@ -26,7 +28,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('image_demo.py'):
         from plugconv_mm.datasets.image_files import find_images

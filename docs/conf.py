@@ -30,7 +30,7 @@ myst_heading_anchors = 4
 
 autodoc_default_options = {'members': True}
 autodoc_member_order = 'bysource'
-autodoc_typehints = 'none'  # the docstrings give types and shapes
+autodoc_typehints = 'signature'  # the docstrings give shapes and units
 autodoc_inherit_docstrings = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -39,7 +39,10 @@ napoleon_use_rtype = False
 napoleon_custom_sections = [('Shape', 'notes_style'), ('Shapes', 'notes_style'), ('Cost', 'notes_style')]
 nitpicky = True
 # Other packages, which are not looked up over the network.
-nitpick_ignore_regex = [(r'py:.*', r'(collections|mmcv|mmdet|mmengine|mmseg|pathlib|torch)\..*')]
+_OTHERS = 'argparse|collections|mmcv|mmdet|mmengine|mmseg|multiprocessing|numpy|os|pathlib|torch'
+nitpick_ignore_regex = [(r'py:.*', rf'({_OTHERS})\..*'),
+                        (r'py:class', r'(.*\.)?[A-Z]'),  # type variables
+                        (r'py:class', r'dict\[str')]  # of dataclasses, whose annotations are split at commas
 
 # -- the pages
 

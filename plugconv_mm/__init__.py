@@ -5,12 +5,22 @@
 configs as ``type='plugconv_mm.<Name>'``.
 """
 import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from plugconv_mm.compat import bridge, loading, panoptic
 from plugconv_mm.compat.packages import check_versions
 from plugconv_mm.version import __version__
 
+if TYPE_CHECKING:
+    from plugconv_mm import checkpoint as checkpoint
+    from plugconv_mm import models as models
+    from plugconv_mm import ops as ops
+    from plugconv_mm import registry as registry
+
 __all__ = ['__version__']
+
+_LAZY = ('checkpoint', 'models', 'ops', 'registry')
 
 check_versions()
 bridge.install()
@@ -18,7 +28,11 @@ loading.install()
 panoptic.install()
 
 
-def __getattr__(name):
-    if name in ('checkpoint', 'models', 'ops', 'registry'):
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
         return importlib.import_module(f'{__name__}.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

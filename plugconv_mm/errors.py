@@ -13,12 +13,8 @@ class ConfigError(UserError, RuntimeError, ValueError):
     """A config, or an option that changes it, that cannot be used."""
 
 
-class ConfigValueError(ConfigError, ValueError):
-    """A setting of a config, or an argument, whose value cannot be used."""
-
-
 class UnsupportedConfigError(ConfigError, NotImplementedError):
-    """A config that asks for what is not implemented here, such as a kind of head or a combination of settings."""
+    """A config whose settings do not go together."""
 
 
 class DataError(UserError, RuntimeError):

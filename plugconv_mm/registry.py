@@ -22,10 +22,10 @@ class PlugInRegistry(root.Registry):
     """A registry that imports the file of a plug-in when the plug-in is first asked for.
 
     Its ``locations`` are packages that declare their classes with :func:`plugconv_mm.compat.packages.plug_ins`. A
-    plug-in whose package is missing raises :class:`~plugconv_mm.compat.packages.MissingPackageError`.
+    plug-in whose package is missing raises :class:`~plugconv_mm.errors.MissingPackageError`.
     """
 
-    def get(self, key):
+    def get(self, key: str) -> type | None:
         self.import_from_location()
         scope, name = self.split_scope_key(key)
         if scope in (None, self.scope):
@@ -33,8 +33,8 @@ class PlugInRegistry(root.Registry):
                 getattr(sys.modules[location], name, None)
         return super().get(key)
 
-    def declared(self):
-        """The names of the plug-ins, those too that were never asked for."""
+    def declared(self) -> list[str]:
+        """List the names of the plug-ins, with those that were never asked for."""
         self.import_from_location()
         return [name for location in self._locations for name in sys.modules[location].__all__]
 

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
@@ -26,7 +28,7 @@ class PartError(RuntimeError):
     """A part of the demo that failed; the message says where to look and what to do."""
 
 
-def show(line, passing=False):
+def show(line: str, passing: bool = False) -> None:
     """Print a line; a passing one is overwritten by the next on a terminal, and is left out elsewhere."""
     if sys.stdout.isatty():
         print(f'\r\033[K{line}', end='' if passing else '\n', flush=True)
@@ -34,11 +36,11 @@ def show(line, passing=False):
         print(line, flush=True)
 
 
-def clock(seconds):
+def clock(seconds: float) -> str:
     return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
 
 
-def run(command, log, progress=None):
+def run(command: Sequence[str | Path], log: Path, progress: Callable[[str], str | None] | None = None) -> None:
     """Run one of our tools with its output in ``log``, and report how far it is."""
     environment = dict(os.environ, PYTHONUNBUFFERED='1', PYTHONWARNINGS='ignore',
                        PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
@@ -69,7 +71,7 @@ def run(command, log, progress=None):
                         f'The whole output is in {log}.')
 
 
-def training_progress(line):
+def training_progress(line: str) -> str | None:
     """The interesting part of one of mmengine's log lines."""
     found = re.search(r'\(train\)\s+(.*?)\s+(?:base_)?lr:.*?eta:\s+(?:\d+ days?, )?(\d+):(\d+):(\d+).*?loss: ([\d.]+)',
                       line)
@@ -81,13 +83,13 @@ def training_progress(line):
     return f'evaluation: {evaluation(found.group(1))}' if found else None
 
 
-def evaluation(text):
+def evaluation(text: str) -> str:
     names = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP', 'mIoU': 'mIoU'}
     values = re.findall(r'([\w/]+): ([\d.]+)', text)
     return '  '.join(f'{names[name]} {value}' for name, value in values if name in names)
 
 
-def fingerprint(config):
+def fingerprint(config: str) -> str:
     """Changes when the code, the config or the data changes."""
     from mmengine.config import Config
     digest = hashlib.sha256(Config.fromfile(ROOT / config).pretty_text.encode())
@@ -97,7 +99,7 @@ def fingerprint(config):
     return digest.hexdigest()
 
 
-def checkpoint_of(folder):
+def checkpoint_of(folder: Path) -> Path | None:
     pointer = folder / 'last_checkpoint'
     if not pointer.is_file():
         return None
@@ -106,7 +108,7 @@ def checkpoint_of(folder):
     return path if path.is_file() else None
 
 
-def train(config, folder):
+def train(config: str, folder: Path) -> tuple[float, str]:
     """Train, or go on, or keep what is there. Returns the seconds it took and a remark."""
     mark = fingerprint(config)
     state_file = folder / 'demo.json'
@@ -134,7 +136,7 @@ def train(config, folder):
     return state['seconds'], remark
 
 
-def evaluate(config, folder, out):
+def evaluate(config: str, folder: Path, out: Path) -> tuple[dict, float]:
     """Evaluate the last checkpoint with tools/test.py; returns the figures and the seconds."""
     start = time.monotonic()
     run(['tools/test.py', config, checkpoint_of(folder), '--work-dir', folder / 'test', '--out', out],
@@ -143,13 +145,13 @@ def evaluate(config, folder, out):
     return json.loads(results[-1].read_text()), time.monotonic() - start
 
 
-def spread(items, number):
+def spread(items: Sequence[Any], number: int) -> list:
     """``number`` of the items, evenly spread."""
     number = min(number, len(items))
     return [items[i * len(items) // number] for i in range(number)]
 
 
-def draw_detector(folder, out):
+def draw_detector(folder: Path, out: Path) -> None:
     import cv2
     import mmengine
     from mmengine.config import Config
@@ -177,7 +179,7 @@ def draw_detector(folder, out):
                 {'coco/bbox_mAP': ('box AP', 1), 'coco/segm_mAP': ('mask AP', 1)})
 
 
-def draw_segmentor(folder, out):
+def draw_segmentor(folder: Path, out: Path) -> None:
     import cv2
     from mmengine.config import Config
 
@@ -194,13 +196,13 @@ def draw_segmentor(folder, out):
     plot_curves(out / 'segmentor_curves.png', folder, 'UPerNet, ParC-ResNet-50', {'mIoU': ('mIoU', 0.01)})
 
 
-def table(rows):
+def table(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return '\n'.join([lines[0], '  '.join('-' * width for width in widths), *lines[1:]])
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/demo', help='default: work_dirs/demo')
     parser.add_argument('--fresh', action='store_true', help='train anew what was trained before')

@@ -1,2 +1,2 @@
-# what all configs have; one that adds a hook says custom_hooks = [*_base_.custom_hooks, ...]
+# hooks of all configs; a config that adds one has custom_hooks = [*_base_.custom_hooks, ...]
 custom_hooks = [dict(type='plugconv_mm.CheckFiniteHook'), dict(type='plugconv_mm.SyncBuffersHook')]

@@ -1,4 +1,4 @@
-# training from scratch as ConvNeXt does it: 300 epochs of AdamW with RandAugment, random erasing, Mixup and CutMix
+# training from scratch as for ConvNeXt: 300 epochs of AdamW with RandAugment, random erasing, Mixup and CutMix
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
     'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',

@@ -1,4 +1,4 @@
-# as mmseg's default_runtime.py, and the hooks that its schedules bring
+# mmseg's default_runtime.py with the hooks of its schedules
 default_scope = 'mmseg'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -1,5 +1,5 @@
-# a backbone's features of strides 4 and 8, a neck and a light head, trained for a minute on one core; the data set of
-# digits with a mark far away, see plugconv_mm/datasets/distant_cue.py and tools/misc/controlled_study.py
+# features of strides 4 and 8, a neck and a small head, trained for a minute on one core on the data set of digits with
+# a distant cue, see plugconv_mm/datasets/distant_cue.py and tools/misc/controlled_study.py
 _base_ = ['./mmseg_runtime.py', './runtime.py']
 custom_imports = dict(imports=['plugconv_mm'])
 
@@ -38,7 +38,7 @@ model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor', mean=[70] * 3, std=[45] * 3, pad_val=0, seg_pad_val=255, size=(128, 128)),
-    # bottlenecks of three 3x3 and of four, and no more: 72 pixels are out of reach
+    # only two stages of bottlenecks with 3x3 convolutions, whose receptive field is smaller than 72 pixels
     backbone=dict(
         type='plugconv_mm.ParCResNet',
         base_channels=8,
@@ -56,7 +56,7 @@ model = dict(
         num_classes=3,
         norm_cfg=norm_cfg,
         align_corners=False,
-        # with the usual deviation of 0.01 the rows of the digits begin alike, and stay so for hundreds of steps
+        # with the default deviation of 0.01 the rows of the digits are almost equal for hundreds of steps
         init_cfg=dict(type='Normal', std=0.2, override=dict(name='conv_seg')),
         loss_decode=dict(type='CrossEntropyLoss', class_weight=[0.3, 1.0, 1.0])),
     train_cfg=dict(),

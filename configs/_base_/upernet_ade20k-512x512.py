@@ -1,12 +1,5 @@
-# UPerNet on ADE20K: 8 GPUs x 2 crops of 512x512, sliding windows in the test, six scales with flips for --tta
-_base_ = [
-    './models/upernet.py',
-    'mmseg::_base_/datasets/ade20k.py',
-    './schedules/ade20k_adamw_160k.py',
-    'mmseg::_base_/default_runtime.py',
-    './hooks.py',
-]
-custom_imports = dict(imports=['plugconv_mm'])
+# 8 GPUs x 2 crops of 512x512, sliding windows in the test, six scales with flips for --tta
+_base_ = ['./upernet_ade20k.py', 'mmseg::_base_/datasets/ade20k.py']
 
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
@@ -18,6 +11,5 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[[dict(type='Resize', scale=scale, keep_ratio=True) for scale in tta_scales],
-                    [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)],
-                    [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]]),
+                    *_base_.tta_transforms]),
 ]

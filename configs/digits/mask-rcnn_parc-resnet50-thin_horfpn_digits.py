@@ -8,14 +8,14 @@ _base_ = [
 custom_imports = dict(imports=['plugconv_mm'])
 
 model = dict(
-    # so few steps are too few for residual branches that start at zero
+    # training is too short for residual branches that start at zero
     backbone=dict(
         _delete_=True, type='plugconv_mm.ParCResNet', depth=50, base_channels=16, zero_init_residual=False),
     neck=dict(type='plugconv_mm.HorFPN', in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4),
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,
-        # digits are 16 to 64 pixels, and taller than wide
+        # digits have 16 to 64 pixels, and are taller than wide
         anchor_generator=dict(scales=[4], ratios=[1.0, 2.0], strides=[4, 8, 16, 32])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
@@ -23,7 +23,7 @@ model = dict(
             in_channels=64,
             fc_out_channels=256,
             num_classes=10,
-            # with the usual deviation of 0.01 of fc_cls the digits begin alike, and stay so for a hundred steps
+            # with the default deviation of 0.01 of fc_cls the scores of the digits are almost equal for a hundred steps
             init_cfg=[
                 dict(type='Normal', std=0.1, override=dict(name='fc_cls')),
                 dict(type='Normal', std=0.001, override=dict(name='fc_reg')),

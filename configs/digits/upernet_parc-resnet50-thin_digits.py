@@ -19,8 +19,8 @@ model = dict(
         dropout_ratio=0,
         num_classes=11,
         norm_cfg=norm_cfg,
-        # with the usual deviation of 0.01 the rows of the digits begin alike, and stay so for hundreds of steps
+        # with the default deviation of 0.01 the rows of the digits are almost equal for hundreds of steps
         init_cfg=dict(type='Normal', std=0.2, override=dict(name='conv_seg')),
-        # nine pixels of ten are background
+        # nine of ten pixels are background
         loss_decode=dict(class_weight=[0.2] + [1.0] * 10)),
     auxiliary_head=None)

@@ -1,4 +1,4 @@
-_base_ = '../_base_/upernet_ade20k-512x512.py'
+_base_ = '../_base_/upernet_lr-decay_ade20k-512x512.py'
 
 model = dict(
     backbone=dict(
@@ -6,6 +6,4 @@ model = dict(
         depth=50,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')))
-optim_wrapper = dict(
-    constructor='plugconv_mm.LearningRateDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, decay_rate=0.9, decay_type='stage_wise', num_layers=12))
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

@@ -1,4 +1,4 @@
-_base_ = '../_base_/upernet_ade20k-512x512.py'
+_base_ = '../_base_/upernet_lr-decay_ade20k-512x512.py'
 
 model = dict(
     backbone=dict(
@@ -11,6 +11,4 @@ model = dict(
             'swin_small_patch4_window7_224_20220317-7ba6d6dd.pth')),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384))
-optim_wrapper = dict(
-    constructor='plugconv_mm.LearningRateDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, decay_rate=0.9, decay_type='stage_wise', num_layers=12))
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

@@ -1,4 +1,4 @@
-# pre-training on all of ImageNet, 90 epochs; there is nothing to evaluate on
+# pre-training on all of ImageNet for 90 epochs; there is no validation set
 _base_ = '../_base_/imagenet_300e.py'
 
 data_preprocessor = dict(num_classes=21841)

@@ -1,4 +1,4 @@
-_base_ = '../_base_/imagenet_300e_bs4096.py'
+_base_ = '../_base_/imagenet_300e_bs4096_ema.py'
 
 model = dict(
     backbone=dict(type='plugconv_mm.HorNet', arch='tiny-7x7', drop_path_rate=0.2), head=dict(in_channels=512))

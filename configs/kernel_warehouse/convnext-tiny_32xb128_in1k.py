@@ -1,5 +1,5 @@
 # the baseline: a plain ConvNeXt-T
-_base_ = '../_base_/imagenet_300e_bs4096.py'
+_base_ = '../_base_/imagenet_300e_bs4096_ema.py'
 
 model = dict(
     backbone=dict(

@@ -1,4 +1,4 @@
-_base_ = '../_base_/imagenet_300e_bs4096.py'
+_base_ = '../_base_/imagenet_300e_bs4096_ema.py'
 
 model = dict(
     backbone=dict(type='plugconv_mm.KWConvNeXt', arch='tiny', drop_path_rate=0.3), head=dict(in_channels=768))

@@ -1,17 +1,5 @@
 # the baseline: a plain ConvNeXt-T
-_base_ = './mask-rcnn_kw1x-convnext-tiny_fpn_ms-480-800-1x_coco.py'
+_base_ = ['./mask-rcnn_kw1x-convnext-tiny_fpn_ms-480-800-1x_coco.py', '../_base_/models/convnext_tiny.py']
 custom_imports = dict(imports=['plugconv_mm', 'mmpretrain.models'])
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmpretrain.ConvNeXt',
-        arch='tiny',
-        out_indices=(0, 1, 2, 3),
-        gap_before_final_norm=False,
-        drop_path_rate=0.4,
-        init_cfg=dict(
-            type='Pretrained',
-            prefix='backbone.',
-            checkpoint='https://download.openmmlab.com/mmclassification/v0/convnext/downstream/'
-            'convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth')))
+model = dict(backbone=dict(_base_.convnext_tiny, _delete_=True))

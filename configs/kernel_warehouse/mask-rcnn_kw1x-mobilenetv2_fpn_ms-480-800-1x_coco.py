@@ -1,9 +1,4 @@
-_base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    '../_base_/datasets/coco_instance_ms-480-800.py',
-    '../_base_/schedules/coco_adamw_1x.py',
-    '../_base_/coco_runtime.py',
-]
+_base_ = '../_base_/mask-rcnn_ms-480-800-1x_coco.py'
 
 model = dict(
     backbone=dict(

@@ -1,7 +1,6 @@
 # the baseline: a plain MobileNetV2
-_base_ = './kw1x-mobilenetv2_8xb32_in1k.py'
+_base_ = '../_base_/imagenet_150e_sgd.py'
 
 model = dict(
-    backbone=dict(_delete_=True, type='plugconv_mm.ParCMobileNetV2', parc_blocks=(0, ) * 7, out_indices=(3, )),
-    head=dict(loss=dict(_delete_=True, type='CrossEntropyLoss')))
-custom_hooks = _base_.custom_hooks[:-1]  # no temperature
+    backbone=dict(type='plugconv_mm.ParCMobileNetV2', parc_blocks=(0, ) * 7, out_indices=(3, )),
+    head=dict(in_channels=1280, loss=dict(_delete_=True, type='CrossEntropyLoss')))

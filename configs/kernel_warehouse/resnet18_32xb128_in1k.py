@@ -1,5 +1,4 @@
 # the baseline: a plain ResNet-18
-_base_ = './kw1x-resnet18_32xb128_in1k.py'
+_base_ = '../_base_/imagenet_300e_bs4096.py'
 
-model = dict(backbone=dict(_delete_=True, type='ResNet', depth=18))
-custom_hooks = _base_.custom_hooks[:-1]  # no temperature
+model = dict(backbone=dict(_delete_=True, type='ResNet', depth=18), head=dict(in_channels=512))

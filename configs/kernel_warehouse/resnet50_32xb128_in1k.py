@@ -1,5 +1,4 @@
 # the baseline: a plain ResNet-50
-_base_ = './kw1x-resnet50_32xb128_in1k.py'
+_base_ = '../_base_/imagenet_300e_bs4096.py'
 
-model = dict(backbone=dict(_delete_=True, type='ResNet', depth=50, drop_path_rate=0.1))
-custom_hooks = _base_.custom_hooks[:-1]  # no temperature
+model = dict(backbone=dict(_delete_=True, type='ResNet', depth=50, drop_path_rate=0.1), head=dict(in_channels=2048))

@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/cascade-mask-rcnn_4conv1fc.py',
-    '../_base_/datasets/coco_instance_ms-480-800.py',
-    '../_base_/schedules/coco_adamw_3x.py',
-    '../_base_/coco_runtime.py',
-]
+_base_ = '../_base_/cascade-mask-rcnn_ms-480-800-3x_coco.py'
 
 model = dict(
     backbone=dict(

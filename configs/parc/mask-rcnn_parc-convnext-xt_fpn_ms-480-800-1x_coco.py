@@ -1,9 +1,4 @@
-_base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    '../_base_/datasets/coco_instance_ms-480-800.py',
-    '../_base_/schedules/coco_adamw_1x.py',
-    '../_base_/coco_runtime.py',
-]
+_base_ = '../_base_/mask-rcnn_lr-decay_ms-480-800-1x_coco.py'
 
 model = dict(
     backbone=dict(
@@ -13,6 +8,4 @@ model = dict(
         drop_path_rate=0.4,
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/parc_convnext_xt.pth')),
     neck=dict(in_channels=[48, 96, 192, 384]))
-optim_wrapper = dict(
-    constructor='plugconv_mm.LearningRateDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, decay_rate=0.7, decay_type='layer_wise', num_layers=6))
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.7))

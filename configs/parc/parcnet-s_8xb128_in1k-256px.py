@@ -1,4 +1,4 @@
-# ParC-Net's own recipe, but for its training at several resolutions between 160 and 320 pixels
+# ParC-Net's recipe, without its training at several resolutions between 160 and 320 pixels
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',

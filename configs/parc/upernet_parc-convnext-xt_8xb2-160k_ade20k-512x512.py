@@ -1,4 +1,4 @@
-_base_ = '../_base_/upernet_ade20k-512x512.py'
+_base_ = '../_base_/upernet_lr-decay_ade20k-512x512.py'
 
 model = dict(
     backbone=dict(
@@ -8,6 +8,3 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/parc_convnext_xt.pth')),
     decode_head=dict(in_channels=[48, 96, 192, 384]),
     auxiliary_head=dict(in_channels=192))
-optim_wrapper = dict(
-    constructor='plugconv_mm.LearningRateDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, decay_rate=0.9, decay_type='stage_wise', num_layers=6))

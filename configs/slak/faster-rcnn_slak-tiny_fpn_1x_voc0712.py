@@ -9,7 +9,7 @@ model = dict(
         norm_cfg=dict(type='SyncBN'),
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/slak_tiny.pth')),
     neck=dict(in_channels=[124, 249, 499, 998]))
-# the weights that sparse training left at zero stay there
+# keeps the zeros of the sparse weights
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone'),

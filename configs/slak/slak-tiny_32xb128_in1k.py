@@ -1,4 +1,4 @@
-_base_ = '../_base_/imagenet_300e_bs4096.py'
+_base_ = '../_base_/imagenet_300e_bs4096_ema.py'
 
 model = dict(backbone=dict(type='plugconv_mm.SLaK', arch='tiny', drop_path_rate=0.1), head=dict(in_channels=998))
 custom_hooks = [*_base_.custom_hooks, dict(type='plugconv_mm.DynamicSparsityHook')]

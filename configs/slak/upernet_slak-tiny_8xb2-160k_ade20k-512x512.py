@@ -1,4 +1,4 @@
-_base_ = '../_base_/upernet_ade20k-512x512.py'
+_base_ = '../_base_/upernet_lr-decay_ade20k-512x512.py'
 
 model = dict(
     backbone=dict(
@@ -9,10 +9,7 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/slak_tiny.pth')),
     decode_head=dict(in_channels=[124, 249, 499, 998]),
     auxiliary_head=dict(in_channels=499))
-optim_wrapper = dict(
-    constructor='plugconv_mm.LearningRateDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, decay_rate=0.9, decay_type='stage_wise', num_layers=6))
-# the weights that sparse training left at zero stay there
+# keeps the zeros of the sparse weights
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone'),

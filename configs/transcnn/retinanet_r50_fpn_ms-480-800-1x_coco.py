@@ -5,4 +5,3 @@ _base_ = [
     '../_base_/schedules/coco_adamw_1x.py',
     '../_base_/coco_runtime.py',
 ]
-

@@ -19,7 +19,7 @@ TOLERANCE = 0.03
 # Endings of the configs' names, in the order of the tables, and the datasets.
 DATASETS = dict(in1k='ImageNet-1K', in21k='ImageNet-21K', coco='COCO', voc0712='Pascal VOC', ade20k='ADE20K')
 _PREFACE = ('\nParameters and FLOPs (multiply-adds) are measured by `tools/analysis_tools/get_flops.py`. '
-            'What the paper says was\ntrained and counted by its authors, not here.\n')
+            'Published figures are those\nof the papers, measured by their authors.\n')
 _BEGIN, _END = '<!-- models: written by tools/misc/update_model_zoo.py -->', '<!-- end of models -->'
 
 
@@ -128,7 +128,7 @@ def with_tables(readme: str, models: list[dict]) -> str:
 def _table(title: str, models: list[dict], notes: list[str]) -> str:
     if not models:
         return ''
-    lines = [f'## {title}\n', '| Config | Schedule | Parameters | FLOPs | of an image of | The paper says | Command |',
+    lines = [f'## {title}\n', '| Config | Schedule | Parameters | FLOPs | Image | Published | Command |',
              '| --- | --- | --- | --- | --- | --- | --- |']
     for model in models:
         data, file = model['Metadata'], model['Config'].rpartition('/')[2]

@@ -45,8 +45,9 @@ def _prepared(checkpoint: dict, address: str, entry: str) -> dict:
         return checkpoint
     elif is_run:
         return {**checkpoint, 'state_dict': state}
-    kept = ('CLASSES', 'PALETTE', 'dataset_meta') if isinstance(meta, Mapping) else ()
-    return {'state_dict': state, 'meta': {key: meta[key] for key in kept if key in meta}}
+    beside = meta if isinstance(meta, Mapping) else {}
+    return {'state_dict': state,
+            'meta': {key: beside[key] for key in ('CLASSES', 'PALETTE', 'dataset_meta') if key in beside}}
 
 
 def load_from_local(filename: str, map_location: Any = 'cpu') -> dict:

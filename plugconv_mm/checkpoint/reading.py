@@ -1,6 +1,7 @@
 """Checkpoint files read without running code from them."""
 import argparse
 import contextlib
+import importlib
 import os
 import pathlib
 import pickle
@@ -15,7 +16,7 @@ from plugconv_mm.errors import CheckpointError, CheckpointNotFoundError, Missing
 
 
 def _history_statistic(owner: Any, name: str) -> Any:
-    """What mmengine's checkpoints need of ``getattr``: the statistics of a HistoryBuffer, and nothing else."""
+    """Stand in for the ``getattr`` of mmengine's checkpoints: it gives the statistics of a HistoryBuffer alone."""
     from mmengine.logging import HistoryBuffer
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
@@ -28,7 +29,7 @@ def _harmless_globals() -> list:
     They hold data only: building one runs no code that the file chooses.
     """
     import numpy as np
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    multiarray = importlib.import_module(f'numpy.{"_core" if hasattr(np, "_core") else "core"}.multiarray')
     harmless = [argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath, slice, np.ndarray, np.dtype]
     harmless += [type(np.dtype(code)) for code in '?bBhHiIlLqQefdFDUS']
     for name in ('_reconstruct', 'scalar'):  # files of NumPy 1 and of NumPy 2

@@ -38,7 +38,7 @@ class Weights(NamedTuple):
         if not self.averaged:
             return ''
         others = ' or '.join(f'#{name}' for name in self.averaged)
-        return f"weights under {'.'.join(self.place)!r} taken; {others} behind the file's name takes averaged ones"
+        return f"those under {'.'.join(self.place)!r} are used; {others} behind the file's name uses averaged ones"
 
 
 def split_entry(address: str | os.PathLike) -> tuple[str, str]:

@@ -1,1 +1,1 @@
-"""What PlugConv-MM needs to run beside other people's packages: mmcv without its compiled operators."""
+"""Compatibility with the packages of OpenMMLab: mmcv's operators without a compiler, safe loading of checkpoints."""

@@ -19,7 +19,7 @@ _NAME = 'mmcv._ext'
 
 
 def choice() -> str:
-    """What ``PLUGCONV_MMCV_OPS`` asks for: ``'auto'`` (default), ``'torchvision'`` or ``'mmcv'``.
+    """Read ``PLUGCONV_MMCV_OPS``: ``'auto'`` (default), ``'torchvision'`` or ``'mmcv'``.
 
     Raises:
         ValueError: For any other value.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAME = 'mmengine.runner.checkpoint'
 
 
-def _register(module: ModuleType) -> None:
+def _register(module: Any) -> None:
     from mmengine.fileio import LocalBackend, register_backend
 
     from plugconv_mm.atomic_write import atomic_write
@@ -50,13 +50,13 @@ def _fitting(load_state_dict: Callable) -> Callable:
     """
 
     @functools.wraps(load_state_dict)
-    def load(module: 'nn.Module', state_dict: dict, strict: bool = False, logger: Any = None) -> None:
+    def load(module: Any, state_dict: dict, strict: bool = False, logger: Any = None) -> None:
         from mmengine.model import BaseTTAModel, is_model_wrapper
         from mmengine.runner.checkpoint import get_state_dict
 
         from plugconv_mm.checkpoint.fitting import check_any_fits, fit_to_model
-        model = module.module if is_model_wrapper(module) or isinstance(module, BaseTTAModel) else module
-        own = {name: value for name, value in get_state_dict(model).items() if 'num_batches_tracked' not in name}
+        model: nn.Module = module.module if is_model_wrapper(module) or isinstance(module, BaseTTAModel) else module
+        own = get_state_dict(model)
         state_dict = fit_to_model(state_dict, own)
         missing = set()
         # Old names become new ones while a module is loaded: what it missed tells what it took.
@@ -65,6 +65,7 @@ def _fitting(load_state_dict: Callable) -> Callable:
             load_state_dict(module, state_dict, strict, logger)
         finally:
             hook.remove()
+        own = {name: value for name, value in own.items() if 'num_batches_tracked' not in name}
         loaded = [name for name in own if name not in missing and (
             name not in state_dict or getattr(state_dict[name], 'shape', None) == getattr(own[name], 'shape', None))]
         check_any_fits(state_dict, len(loaded), own, type(model).__name__)

@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from plugconv_mm.errors import MissingPackageError
 
@@ -23,13 +23,14 @@ class Package(NamedTuple):
         return f'>={self.first[0]}.{self.first[1]},<{self.end[0]}.{self.end[1]}'
 
 
+# From the oldest to the newest version that was tried, over both stacks; requirements/ has the same bounds.
 PACKAGES = {
-    'torch': Package(('torch', ), (2, 1), (3, 0)),
-    'mmengine': Package(('onedl-mmengine', 'mmengine', 'mmengine-lite'), (0, 10), (1, 0)),
-    'mmcv': Package(('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'), (2, 0), (3, 0)),
-    'mmdet': Package(('onedl-mmdetection', 'mmdet'), (3, 0), (4, 0)),
-    'mmseg': Package(('onedl-mmsegmentation', 'mmsegmentation'), (1, 0), (2, 0)),
-    'mmpretrain': Package(('onedl-mmpretrain', 'mmpretrain'), (1, 0), (2, 0)),
+    'torch': Package(('torch', ), (2, 6), (2, 12)),
+    'mmengine': Package(('onedl-mmengine', 'mmengine', 'mmengine-lite'), (0, 10), (0, 11)),
+    'mmcv': Package(('onedl-mmcv', 'mmcv-lite', 'mmcv', 'mmcv-full'), (2, 1), (2, 4)),
+    'mmdet': Package(('onedl-mmdetection', 'mmdet'), (3, 3), (3, 6)),
+    'mmseg': Package(('onedl-mmsegmentation', 'mmsegmentation'), (1, 2), (1, 5)),
+    'mmpretrain': Package(('onedl-mmpretrain', 'mmpretrain'), (1, 2), (1, 4)),
 }
 
 
@@ -45,20 +46,27 @@ def installed_versions(name: str) -> dict[str, str]:
 
 
 def install_help(name: str) -> str:
-    """How to install a package so that it fits the OpenMMLab packages that are there already."""
+    """Give the command that installs a package to match the OpenMMLab packages that are there already."""
     original = any(not distribution.startswith('onedl-') for other in ('mmengine', 'mmcv')
                    for distribution in installed_versions(other))
     distribution, extra = (PACKAGES[name].distributions[int(original)], 'openmmlab' if original else 'onedl')
+    if {'mmcv', 'mmcv-full'} & installed_versions('mmcv').keys():
+        # The extra would put mmcv-lite over it.
+        return f'Install it with `pip install {distribution}`.'
     return (f'Install it with `pip install {distribution}`, or everything that PlugConv-MM works with by '
             f"`pip install 'plugconv-mm[{extra}]'`.")
 
 
 def mmcv_build_help() -> str:
-    """How to put mmcv's compiled operators into the mmcv that is installed."""
+    """Give the command that adds mmcv's compiled operators to the installed mmcv."""
     distribution, version = next(iter(installed_versions('mmcv').items()), ('onedl-mmcv', '2.3.6'))
-    return ("To have every operator of mmcv, build them: `make mmcv` in a clone of PlugConv-MM, or, in the environment "
-            "that holds torch, `pip install 'setuptools>=80,<82' wheel ninja psutil` and then `MMCV_WITH_OPS=1 pip "
-            f'install --no-cache-dir --no-build-isolation --force-reinstall --no-deps {distribution}=={version}`.')
+    start, tools = 'To have every operator of mmcv, ', "`pip install 'setuptools>=80,<82' wheel ninja psutil`"
+    build = 'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation --force-reinstall --no-deps'
+    if distribution == 'mmcv-lite':
+        return (f'{start}put mmcv in the place of mmcv-lite, in the environment that holds torch: {tools}, `pip '
+                f'uninstall -y mmcv-lite` and then `{build} mmcv=={version}`.')
+    return (f'{start}build them: `make mmcv` in a clone of PlugConv-MM, or, in the environment that holds torch, '
+            f'{tools} and then `{build} {distribution}=={version}`.')
 
 
 def import_plug_in(module: str, what: str):
@@ -82,8 +90,8 @@ def import_plug_in(module: str, what: str):
                                   name=name or None) from error
 
 
-def plug_ins(package: str, **files: list[str]) -> tuple[Callable, list[str]]:
-    """The ``__getattr__`` and ``__all__`` of a package whose classes are imported when they are first asked for.
+def plug_ins(package: str, **files: list[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Make ``__getattr__``, ``__dir__`` and ``__all__`` of a package whose classes are imported when first asked for.
 
     So importing the package costs nothing, and needs none of the packages that only some of its classes need. The
     registries of :mod:`plugconv_mm.registry` find the classes by the same road.
@@ -95,11 +103,14 @@ def plug_ins(package: str, **files: list[str]) -> tuple[Callable, list[str]]:
     Example:
         In ``plugconv_mm/models/necks/__init__.py``::
 
-            __getattr__, __all__ = plug_ins(__name__, hor_fpn=['HorFPN'])
+            if TYPE_CHECKING:  # for editors
+                from plugconv_mm.models.necks.hor_fpn import HorFPN as HorFPN
+
+            __getattr__, __dir__, __all__ = plug_ins(__name__, hor_fpn=['HorFPN'])
     """
     origin = {name: file for file, names in files.items() for name in names}
 
-    def __getattr__(name: str):
+    def __getattr__(name: str) -> Any:
         if name not in origin:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
         module = import_plug_in(f'{package}.{origin[name]}', what=name)
@@ -107,7 +118,10 @@ def plug_ins(package: str, **files: list[str]) -> tuple[Callable, list[str]]:
         setattr(sys.modules[package], name, value)
         return value
 
-    return __getattr__, sorted(origin)
+    def __dir__() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *origin})
+
+    return __getattr__, __dir__, sorted(origin)
 
 
 def check_versions() -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plugconv_mm.atomic_write import atomic_folder
-from plugconv_mm.errors import ConfigValueError, DataError
+from plugconv_mm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from sklearn.utils import Bunch
@@ -92,17 +92,17 @@ def build_digits(out: str | os.PathLike, num_train: int = 400, num_val: int = 80
         The manifest.
 
     Raises:
-        ConfigValueError: A setting is out of range.
+        ConfigError: A setting is out of range.
         DataError: ``out`` holds files that this function did not write, or a set with other settings.
     """
     out = Path(out)
     if num_train < 1 or num_val < 1:
-        raise ConfigValueError(f'num_train and num_val must be at least 1, got {num_train} and {num_val}')
+        raise ConfigError(f'num_train and num_val must be at least 1, got {num_train} and {num_val}')
     if not 8 <= digit_sizes[0] <= digit_sizes[1]:
-        raise ConfigValueError(f'digit_sizes must be two numbers, 8 <= smallest <= largest, got {tuple(digit_sizes)}')
+        raise ConfigError(f'digit_sizes must be two numbers, 8 <= smallest <= largest, got {tuple(digit_sizes)}')
     if not 2 * digit_sizes[1] <= sizes[0] <= sizes[1]:
-        raise ConfigValueError(f'sizes must be two numbers, smallest <= largest, and images at least twice as large '
-                               f'as the largest digit ({digit_sizes[1]} pixels), got {tuple(sizes)}')
+        raise ConfigError(f'sizes must be two numbers, smallest <= largest, and images at least twice as large '
+                          f'as the largest digit ({digit_sizes[1]} pixels), got {tuple(sizes)}')
     settings = dict(version=_VERSION, num_train=num_train, num_val=num_val, sizes=list(sizes),
                     digit_sizes=list(digit_sizes), seed=seed)
     if out.exists() and (not out.is_dir() or not {p.name for p in out.iterdir()} <= _ENTRIES):

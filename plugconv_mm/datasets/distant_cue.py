@@ -22,7 +22,7 @@ import numpy as np
 
 from plugconv_mm.atomic_write import atomic_folder
 from plugconv_mm.datasets.digits import draw_ink, split_samples
-from plugconv_mm.errors import ConfigValueError, DataError
+from plugconv_mm.errors import ConfigError, DataError
 
 SIDE = 128  # of an image, in pixels
 DISTANCE = 72  # the least distance between the centres, in pixels
@@ -42,12 +42,12 @@ def build_distant_cue(out: str | os.PathLike, num_train: int = 800, num_val: int
         seed: Seed of all random choices.
 
     Raises:
-        ConfigValueError: A number of images is below 1.
+        ConfigError: A number of images is below 1.
         DataError: ``out`` holds files that this function did not write.
     """
     import cv2
     if num_train < 1 or num_val < 1:
-        raise ConfigValueError(f'num_train and num_val must be at least 1, got {num_train} and {num_val}')
+        raise ConfigError(f'num_train and num_val must be at least 1, got {num_train} and {num_val}')
     out, settings = Path(out), dict(num_train=num_train, num_val=num_val, seed=seed)
     if out.exists():
         try:

@@ -1,1 +1,1 @@
-"""Running: hooks, optimizers, and what the command-line tools share."""
+"""Classes that configs name: hooks, constructors of optimizers, and strategies."""

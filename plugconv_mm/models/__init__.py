@@ -1,8 +1,30 @@
 """The plug-ins for OpenMMLab's configs, built from :mod:`plugconv_mm.ops`."""
+from typing import TYPE_CHECKING
+
 from plugconv_mm.compat.packages import plug_ins
 from plugconv_mm.models import backbones, decode_heads, necks
 
-__getattr__, __all__ = plug_ins(
+if TYPE_CHECKING:
+    from plugconv_mm.models.backbones import HorNet as HorNet
+    from plugconv_mm.models.backbones import KWConvNeXt as KWConvNeXt
+    from plugconv_mm.models.backbones import KWMobileNetV2 as KWMobileNetV2
+    from plugconv_mm.models.backbones import KWResNet as KWResNet
+    from plugconv_mm.models.backbones import ParCConvNeXt as ParCConvNeXt
+    from plugconv_mm.models.backbones import ParCMobileNetV2 as ParCMobileNetV2
+    from plugconv_mm.models.backbones import ParCNet as ParCNet
+    from plugconv_mm.models.backbones import ParCResNet as ParCResNet
+    from plugconv_mm.models.backbones import SLaK as SLaK
+    from plugconv_mm.models.backbones import TransCNN as TransCNN
+    from plugconv_mm.models.convs import DecomposedLargeKernelConv2d as DecomposedLargeKernelConv2d
+    from plugconv_mm.models.convs import GlobalLocalFilter as GlobalLocalFilter
+    from plugconv_mm.models.convs import GnConv2d as GnConv2d
+    from plugconv_mm.models.convs import KWConv2d as KWConv2d
+    from plugconv_mm.models.convs import ParC2d as ParC2d
+    from plugconv_mm.models.convs import ParCHW2d as ParCHW2d
+    from plugconv_mm.models.decode_heads import HorUPerHead as HorUPerHead
+    from plugconv_mm.models.necks import HorFPN as HorFPN
+
+__getattr__, __dir__, __all__ = plug_ins(
     __name__,
     backbones=backbones.__all__,
     convs=['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d', 'ParC2d', 'ParCHW2d'],

@@ -1,4 +1,4 @@
-"""Deployment forms: what only training needs, folded away for good."""
+"""Deployment forms of models and state dicts, without the branches and norms that only training needs."""
 import re
 from collections.abc import Mapping
 
@@ -13,18 +13,19 @@ _BRANCH = re.compile(r'((?:.*\.)?)((?:vertical|horizontal|small_conv)\.(?:conv|b
 def switch_to_deploy(model: nn.Module) -> None:
     """Bring every operator in `model`, a whole detector for example, into its deployment form, in place.
 
-    :class:`DecomposedLargeKernelConv2d` is the one that has such a form. ParC, gnConv, KernelWarehouse and H-MHSA hold
-    nothing that inference does not need, and stay as they are. A second call changes nothing.
+    :class:`DecomposedLargeKernelConv2d` alone has such a form. ParC, gnConv, KernelWarehouse and H-MHSA hold nothing
+    that inference does not need, and stay as they are. A second call changes nothing.
 
-    What is folded are the running statistics, so the output becomes, and stays, that of evaluation mode, within
-    rounding, also where the model is in training mode now. Its mode is kept, and so is what has gradients: the folded
-    convolutions can be trained further, without normalisation.
+    Running statistics are folded, so the output becomes, and stays, that of evaluation mode, within rounding, even if
+    the model is in training mode. The mode is kept, and so is ``requires_grad``: the folded convolutions can be
+    trained further, without normalisation.
 
     Args:
         model: Any module.
 
     Raises:
-        ValueError: If a normalisation is not a BatchNorm with running statistics.
+        ValueError: If a normalisation is not a BatchNorm with running statistics, or if a layer of a large kernel is
+            wrapped, parametrised or hooked.
 
     Example:
         >>> import torch
@@ -45,14 +46,14 @@ def switch_to_deploy(model: nn.Module) -> None:
 
 
 def deploy_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> dict[str, Tensor]:
-    """The state dict that a model has after :func:`switch_to_deploy`, from the one it had before.
+    """Compute the state dict that a model has after :func:`switch_to_deploy` from the one it had before.
 
-    Large kernels are found by their names, under any prefix; all else is passed on, and so is what is deployed
-    already.
+    Large kernels are found by their names, under any prefix. All other entries are passed on, as are large kernels
+    that are deployed already.
 
     Args:
-        state_dict: Of a model, or of a part of one.
-        eps: Of the batch norms, which a state dict does not tell; 1e-5 is PyTorch's default.
+        state_dict: State dict of a model, or of a part of one.
+        eps: The batch norms' eps, which a state dict does not hold; PyTorch's default is 1e-5.
 
     Raises:
         ValueError: If a large kernel lacks a branch or the running statistics of a BatchNorm.
@@ -75,7 +76,7 @@ def deploy_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> di
 
 
 def _fold(prefix: str, part: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
-    """The deployed parameters of one large kernel, under `prefix`, in the type of its weights."""
+    """Fold the parameters of one large kernel, under `prefix`, in the type of its weights."""
     weight = part['vertical.conv.weight']
     channels, _, kernel_size, small_kernel = weight.shape
     module = DecomposedLargeKernelConv2d(channels, kernel_size, small_kernel, lambda c: nn.BatchNorm2d(c, eps))

@@ -5,6 +5,7 @@
 - Rao et al., "Global Filter Networks for Image Classification", https://arxiv.org/abs/2107.00645
 """
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +16,70 @@ from plugconv_mm.ops.mechanisms.check_map import check_map
 from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, rdft_matrix
 from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
 from plugconv_mm.ops.mechanisms.plain_layer import is_plain
-from plugconv_mm.ops.mechanisms.tracing import is_exporting
+from plugconv_mm.ops.mechanisms.tracing import is_exporting, side
 
 
 def _resize(weight: Tensor, size: tuple[int, int]) -> Tensor:
     """A complex weight (C, h, w, 2) at another size (h, w)."""
-    if weight.shape[1:3] == tuple(size):
+    if weight.shape[1:3] == size:
         return weight
-    return F.interpolate(weight.permute(3, 0, 1, 2), size=tuple(size), mode='bilinear',
-                         align_corners=True).permute(1, 2, 3, 0)
+    return F.interpolate(weight.permute(3, 0, 1, 2), size=size, mode='bilinear', align_corners=True).permute(1, 2, 3, 0)
+
+
+def _spectrum_weight(weight: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """A complex weight (C, h, w, 2) as a complex tensor (C, rows, columns)."""
+    return torch.view_as_complex(_resize(weight.to(dtype), (rows, columns)).contiguous())
+
+
+# torch.compile sees the filter as an operator with real numbers in and out: its own code for complex numbers depends on
+# strides that it guesses wrongly, and its code for the stretched weight does not always compile.
+
+
+@torch.library.custom_op('plugconv_mm::global_filter', mutates_args=())
+def _filter_operator(x: Tensor, weight: Tensor) -> Tensor:
+    """The global filter of x (N, C, H, W) by a complex weight (C, h, w, 2) of the same type; contiguous."""
+    height, width = x.shape[2:]
+    spectrum = torch.fft.rfft2(x, norm='ortho')
+    spectrum *= _spectrum_weight(weight, height, width // 2 + 1, x.dtype)
+    return torch.fft.irfft2(spectrum, s=(height, width), norm='ortho').contiguous()
+
+
+@_filter_operator.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op('plugconv_mm::global_filter_backward', mutates_args=())
+def _filter_backward_operator(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of the map and of the weight."""
+    height, width = x.shape[2:]
+    columns = width // 2 + 1
+    grad = torch.fft.rfft2(grad, norm='ortho')
+    grad_weight = torch.view_as_real((torch.fft.rfft2(x, norm='ortho').conj() * grad).sum(0))
+    # Each column but the first, and the last of an even width, stands for two.
+    grad_weight[:, :, 1:(width + 1) // 2] *= 2
+    if weight.shape[1:3] != (height, columns):
+        grad_weight = torch.ops.aten.upsample_bilinear2d_backward(
+            grad_weight.permute(3, 0, 1, 2).contiguous(), [height, columns], [2, *weight.shape[:3]], True)
+        grad_weight = grad_weight.permute(1, 2, 3, 0)
+    grad *= _spectrum_weight(weight, height, columns, x.dtype).conj()
+    return torch.fft.irfft2(grad, s=(height, width), norm='ortho').contiguous(), grad_weight.contiguous()
+
+
+@_filter_backward_operator.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _filter_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    return _filter_backward_operator(grad, *ctx.saved_tensors)
+
+
+_filter_operator.register_autograd(_filter_gradient, setup_context=_keep_inputs)
 
 
 class GlobalLocalFilter(nn.Module):
@@ -78,20 +134,23 @@ class GlobalLocalFilter(nn.Module):
         key = f'{prefix}complex_weight'
         weight = state_dict.get(key)
         if weight is not None and weight.dim() == 4 and weight.shape[::3] == self.complex_weight.shape[::3]:
-            state_dict[key] = _resize(weight, self.complex_weight.shape[1:3])
+            rows, columns = self.complex_weight.shape[1:3]
+            state_dict[key] = _resize(weight, (rows, columns))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The complex weight as a (C/2, rows, columns) complex tensor."""
-        return torch.view_as_complex(_resize(self.complex_weight.to(dtype), (rows, columns)).contiguous())
+        return _spectrum_weight(self.complex_weight, rows, columns, dtype)
 
     def _filter(self, x: Tensor) -> Tensor:
-        """The global filter, of x (N, C/2, H, W)."""
+        """The global filter of x (N, C/2, H, W)."""
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        if torch.compiler.is_compiling():
+            return _filter_operator(x.to(dtype), self.complex_weight.to(dtype))
         if len(x) == 0:  # which FFTs refuse
             return self._filter_by_matrices(x.to(dtype))
-        spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
         size = x.shape[2], x.shape[3] // 2 + 1, dtype
+        spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
         if KernelCache.serves(self):
             weight = self._cache.get((self.complex_weight, ), size, lambda: self._stretch(*size))
         else:
@@ -100,8 +159,8 @@ class GlobalLocalFilter(nn.Module):
         return torch.fft.irfft2(spectrum, s=x.shape[2:], norm='ortho')
 
     def _filter_by_matrices(self, x: Tensor) -> Tensor:
-        """The same as products with DFT matrices, of real and imaginary parts."""
-        height, width = map(int, x.shape[2:])
+        """The global filter as products with DFT matrices, of real and imaginary parts, for export."""
+        height, width = side(x, 2), side(x, 3)
         weight = _resize(self.complex_weight, (height, width // 2 + 1))
         columns = dft_matrix(height, x)
         spectrum = columns @ torch.cat((x @ rdft_matrix(width, x)).chunk(2, dim=3), dim=2)

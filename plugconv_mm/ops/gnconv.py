@@ -91,40 +91,45 @@ class GnConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (N, in_channels, H, W)."""
         check_map(x, self.in_channels, 'GnConv2d')
-        narrow = self.widths[0]
-        if not all(is_plain(conv, nn.Conv2d) for conv in (self.proj_in, *self.pws, self.proj_out)):
-            p, q = self.proj_in(x).tensor_split((narrow, ), dim=1)
-            first, *others = self._filter(q).split(self.widths, dim=1)
+        narrow, proj_in, following = self.widths[0], self.proj_in, [*self.pws, self.proj_out]
+        if (not is_plain(proj_in, nn.Conv2d) or proj_in.bias is None
+                or not all([is_plain(conv, nn.Conv2d) for conv in following])):
+            p, q = proj_in(x).tensor_split((narrow, ), dim=1)
+            first, *gates = self._filter(q).split(self.widths, dim=1)
             g = p * first
-            for pw, gate in zip(self.pws, others, strict=True):
-                g = pw(g) * gate
-            return self.proj_out(g)
+            for conv, gate in zip(following[:-1], gates, strict=True):
+                g = conv(g) * gate
+            return following[-1](g)
         # p and q come from two convolutions: of a slice of one output the filter would need a copy.
-        q = self._filter(F.conv2d(x, self.proj_in.weight[narrow:], self.proj_in.bias[narrow:]))
+        weight, bias = proj_in.weight, proj_in.bias
+        q = self._filter(F.conv2d(x, weight[narrow:], bias[narrow:]))
+        layers = [(weight[:narrow], bias[:narrow]), *[(conv.weight, conv.bias) for conv in following]]
         if not token_chunks_pay(x):
-            return self._recurse(x, q, F.conv2d)
+            return self._recurse(x, q, layers, F.conv2d)
         y = torch.empty((len(x), self.out_channels, *x.shape[2:]), dtype=q.dtype, memory_format=torch.channels_last)
         for x_part, q_part, y_part in token_chunks(x, q, y):
-            y_part.copy_(self._recurse(x_part, q_part, _pointwise))
+            y_part.copy_(self._recurse(x_part, q_part, layers, _pointwise))
         return y
 
     def _filter(self, q: Tensor) -> Tensor:
         """Apply the large filter and the scale."""
-        if is_plain(self.dwconv, GlobalLocalFilter):
-            return self.dwconv(q, self.scale)
-        if is_plain(self.dwconv, nn.Conv2d):
+        conv = self.dwconv
+        if is_plain(conv, GlobalLocalFilter):
+            return conv(q, self.scale)
+        if is_plain(conv, nn.Conv2d):
             # The scale goes into the kernel, which is smaller than the map.
-            return F.conv2d(q, self.dwconv.weight * self.scale, self.dwconv.bias * self.scale, padding=3,
-                            groups=q.shape[1])
-        return self.dwconv(q) * self.scale
+            bias = None if conv.bias is None else conv.bias * self.scale
+            return conv._conv_forward(q, conv.weight * self.scale, bias)
+        return conv(q) * self.scale
 
-    def _recurse(self, x: Tensor, q: Tensor, conv: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
-        """Compute all that follows the filter; channels are the second axis."""
-        first, *others = q.split(self.widths, dim=1)
-        g = conv(x, self.proj_in.weight[:self.widths[0]], self.proj_in.bias[:self.widths[0]]) * first
-        for pw, gate in zip(self.pws, others, strict=True):
-            g = conv(g, pw.weight, pw.bias) * gate
-        return conv(g, self.proj_out.weight, self.proj_out.bias)
+    def _recurse(self, x: Tensor, q: Tensor, layers: list[tuple[Tensor, Tensor | None]],
+                 conv: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
+        """Compute all that follows the filter, with weight and bias of each 1x1; channels are the second axis."""
+        *inner, last = layers
+        g = x
+        for (weight, bias), gate in zip(inner, q.split(self.widths, dim=1), strict=True):
+            g = conv(g, weight, bias) * gate
+        return conv(g, *last)
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {self.out_channels}, order={self.order}, scale={self.scale:g}'

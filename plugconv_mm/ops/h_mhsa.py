@@ -3,6 +3,7 @@
 Liu et al., "Transformer in Convolutional Neural Networks" / "Vision Transformers with Hierarchical Attention",
 https://arxiv.org/abs/2106.03180.
 """
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.ops.mechanisms.batch_norm import fold_batch_norm, folds
 from plugconv_mm.ops.mechanisms.plain_layer import is_plain
+from plugconv_mm.ops.mechanisms.tracing import side
 
 
 class HMHSA(nn.Module):
@@ -93,7 +95,7 @@ class HMHSA(nn.Module):
         """Attend over x (N, channels, H, W)."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f'expected an input of shape (N, {self.channels}, H, W), got {tuple(x.shape)}')
-        height, width = x.shape[2:]
+        height, width = side(x, 2), side(x, 3)
         tokens, *linear = _after_norm(self.norm, self.qkv, x)
         if self.grid_size == 1:
             q, k, v = self._project(tokens, *linear, parts=3)
@@ -119,7 +121,7 @@ class HMHSA(nn.Module):
         Without a weight, the tokens (B, ..., parts · C) come from the layer already.
         """
         y = tokens if weight is None else F.linear(tokens, weight, bias)
-        y = y.flatten(1, -2).unflatten(2, (parts, self.channels // self.head_width, self.head_width))
+        y = y.reshape(y.shape[0], math.prod(y.shape[1:-1]), parts, self.channels // self.head_width, self.head_width)
         return y.permute(2, 0, 3, 1, 4).unbind(0)
 
 
@@ -162,7 +164,7 @@ def _to_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
     The mask is None where nothing was padded, else a boolean (N * rows * columns, 1, 1, size²), true for the positions
     inside the map. No window is all padding.
     """
-    n, height, width, c = x.shape
+    n, height, width, c = x.shape[0], side(x, 1), side(x, 2), x.shape[3]
     pad_h, pad_w = -height % size, -width % size
     if pad_h or pad_w:
         x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))

@@ -86,31 +86,30 @@ class DecomposedLargeKernelConv2d(nn.Module):
         if small_kernel < kernel_size:
             self.small_conv = _Branch(channels, (small_kernel, small_kernel), norm_layer)
 
-    def _branches(self) -> list[_Branch]:
-        """The branches of the form that is not deployed."""
-        return [cast(_Branch, part) for part in (self.vertical, self.horizontal, self.small_conv) if part is not None]
+    def _plain_layers(self) -> tuple[list[nn.Conv2d], list[nn.Module]]:
+        """Convolutions and normalisations, or none, if the convolutions have to be called."""
+        parts = [part for part in (self.vertical, self.horizontal, self.small_conv) if part is not None]
+        convs, norms = [], []
+        for part in parts:
+            conv = part if self.deployed else cast(_Branch, part).conv if is_plain(part, nn.Sequential) else None
+            if conv is None or not is_plain(conv, nn.Conv2d) or (conv.bias is None) == self.deployed:
+                return [], []
+            convs.append(conv)
+            if not self.deployed:
+                norms.append(part.bn)
+        return convs, norms
 
-    def _plain(self) -> bool:
-        """Whether the convolutions may be used by their weights."""
-        if self.deployed:
-            return is_plain(self.vertical, nn.Conv2d) and is_plain(self.horizontal, nn.Conv2d)
-        return all(is_plain(branch, nn.Sequential) and is_plain(branch.conv, nn.Conv2d) and branch.conv.bias is None
-                   for branch in self._branches())
-
-    def folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _folded(self, convs: list[nn.Conv2d], norms: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Kernel (C, 1, M, s) and bias (C) of the tall convolution, kernel (C, 1, s, M) and bias of the wide one."""
-        tall, wide = self.vertical, self.horizontal
-        if isinstance(tall, nn.Conv2d) and isinstance(wide, nn.Conv2d):
-            assert tall.bias is not None and wide.bias is not None
-            return tall.weight, tall.bias, wide.weight, wide.bias
-        kernels, biases = [], []
-        for branch in self._branches():
-            scale, shift = fold_batch_norm(cast(_BatchNorm, branch.bn))
-            kernels.append(branch.conv.weight * scale[:, None, None, None])
-            biases.append(shift)
-        if self.small_conv is not None:
+        kernels: list[Tensor] = [conv.weight for conv in convs]
+        biases: list[Any] = [conv.bias for conv in convs]
+        for i, norm in enumerate(norms):
+            scale, biases[i] = fold_batch_norm(cast(_BatchNorm, norm))
+            kernels[i] = kernels[i] * scale[:, None, None, None]
+        if len(convs) == 3:
             margin = (self.kernel_size - self.small_kernel) // 2
-            kernels[0] = kernels[0] + F.pad(kernels[2], (0, 0, margin, margin))
+            padded = F.pad(kernels[2], (0, 0, margin, margin))
+            kernels[0] = kernels[0] + padded.view(kernels[0].shape)  # whose shape TorchScript's exporter then knows
             biases[0] = biases[0] + biases[2]
         return kernels[0], biases[0], kernels[1], biases[1]
 
@@ -122,17 +121,16 @@ class DecomposedLargeKernelConv2d(nn.Module):
         if on_cpu:  # wide depthwise kernels are over ten times slower there on contiguous maps
             x = x.contiguous(memory_format=torch.channels_last)
         long_on_cpu = on_cpu and self.kernel_size >= LONG and autocast_dtype(x) is None
-        plain = self._plain()
-        if plain and (self.deployed or all(folds(branch.bn) for branch in self._branches())):
-            tall, tall_bias, wide, wide_bias = self.folded()
+        convs, norms = self._plain_layers()
+        if convs and all(map(folds, norms)):
+            tall, tall_bias, wide, wide_bias = self._folded(convs, norms)
             if long_on_cpu and token_chunks_pay(x) and x.dtype == torch.float32:
                 return tall_and_wide(x, tall, wide, tall_bias + wide_bias)
             long, short = self.kernel_size // 2, self.small_kernel // 2
             y = F.conv2d(x, tall, tall_bias + wide_bias, padding=(long, short), groups=self.channels)
             return y + F.conv2d(x, wide, padding=(short, long), groups=self.channels)
-        if plain and long_on_cpu:
-            tall, wide = (branch.bn(LongConv.apply(x, branch.conv.weight)) for branch in self._branches()[:2])
-            y = tall + wide
+        if convs and long_on_cpu:
+            y = norms[0](LongConv.apply(x, convs[0].weight)) + norms[1](LongConv.apply(x, convs[1].weight))
         else:
             y = self.vertical(x) + self.horizontal(x)
         return y if self.small_conv is None else y + self.small_conv(x)
@@ -161,26 +159,28 @@ class DecomposedLargeKernelConv2d(nn.Module):
         """
         if self.deployed:
             return
-        if not self._plain():
+        convs, norms = self._plain_layers()
+        if not convs:
             raise ValueError('only plain convolutions can be folded: merge or remove the adapters, parametrisations '
                              f'and hooks of the large kernel first, got {self}')
-        for branch in self._branches():
-            if getattr(branch.bn, 'running_mean', None) is None:
+        for norm in norms:
+            if getattr(norm, 'running_mean', None) is None:
                 raise ValueError('only BatchNorm with running statistics can be folded into a convolution, '
-                                 f'got {type(branch.bn).__name__}')
-            if not is_plain(branch.bn, _BatchNorm, nn.SyncBatchNorm):
+                                 f'got {type(norm).__name__}')
+            if not is_plain(norm, _BatchNorm, nn.SyncBatchNorm):
                 raise ValueError('only a plain BatchNorm can be folded into a convolution: remove the hooks and '
-                                 f'parametrisations of {branch.bn} first')
-        folded = self.folded()
-        for name, branch, weight, bias in (('vertical', self._branches()[0], *folded[:2]),
-                                           ('horizontal', self._branches()[1], *folded[2:])):
-            old = branch.conv
-            conv = nn.Conv2d(self.channels, self.channels, old.kernel_size, padding=old.padding, groups=self.channels,
-                             device=weight.device, dtype=weight.dtype).requires_grad_(old.weight.requires_grad)
-            conv.weight.copy_(weight)
-            assert conv.bias is not None
-            conv.bias.copy_(bias)
-            conv.train(self.training)
-            setattr(self, name, conv)
+                                 f'parametrisations of {norm} first')
+        tall, tall_bias, wide, wide_bias = self._folded(convs, norms)
+        self.vertical = self._deployed_conv(convs[0], tall, tall_bias)
+        self.horizontal = self._deployed_conv(convs[1], wide, wide_bias)
         self.small_conv = None
         self.deployed = True
+
+    def _deployed_conv(self, old: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+        """Convolution of this weight and bias in the place of another."""
+        height, width = weight.shape[2:]
+        conv = nn.Conv2d(self.channels, self.channels, (height, width), padding=(height // 2, width // 2),
+                         groups=self.channels, device=weight.device, dtype=weight.dtype)
+        conv.weight.copy_(weight)
+        cast(Tensor, conv.bias).copy_(bias)
+        return conv.requires_grad_(old.weight.requires_grad).train(self.training)

@@ -12,8 +12,8 @@ def residual_mlp(x: Tensor, y: Tensor, norm: nn.Module, fc1: nn.Module, fc2: nn.
                  drop_path: nn.Module) -> Tensor:
     """``x + drop_path(gamma * fc2(GELU(fc1(norm(y)))))`` at each position of maps (N, C, H, W).
 
-    The output is channels-last in memory. In inference on a CPU it is computed in chunks, from the weights of the
-    layers if they are plain; others are called.
+    The output is channels-last in memory if `x` is. In inference on a CPU it is computed in chunks, from the weights of
+    the layers if they are plain; others are called.
 
     Paper: Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 
@@ -39,7 +39,8 @@ def residual_mlp(x: Tensor, y: Tensor, norm: nn.Module, fc1: nn.Module, fc2: nn.
         return x + drop_path(y.permute(0, 3, 1, 2))
     out = torch.empty_like(y, memory_format=torch.channels_last)
     for shortcut, part, target in token_chunks(x, y, out):
-        part = F.gelu(_linear(norm(part), fc1.weight, fc1.bias))
+        part = F.layer_norm(part, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        part = F.gelu(_linear(part, fc1.weight, fc1.bias))
         torch.add(shortcut, _linear(part, weight, bias), out=target)
     return out
 

@@ -1,4 +1,4 @@
-"""Masks of dynamic sparse training: how many weights each layer keeps, and which of them change places.
+"""Masks of dynamic sparse training: numbers of active weights, growth and pruning, statistics, files.
 
 Liu et al., "More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using Sparsity",
 https://arxiv.org/abs/2207.03620; SNIP: https://arxiv.org/abs/1810.02340; Erdős–Rényi–Kernel densities and growth by
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def _whole(shares: Sequence[float], total: int) -> list[int]:
-    """Integers that sum to `total`, each next to its share; the largest remainders are rounded up."""
+    """Round shares to integers that sum to `total`; the largest remainders are rounded up."""
     counts = [math.floor(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
     for i in by_remainder[:total - sum(counts)]:
@@ -23,14 +23,14 @@ def _whole(shares: Sequence[float], total: int) -> list[int]:
 
 
 def uniform_counts(shapes: Sequence[Sequence[int]], density: float) -> list[int]:
-    """How many weights of each layer stay active where every layer has the same density."""
+    """Active weights of each layer where every layer has the same density."""
     return [round(density * math.prod(shape)) for shape in shapes]
 
 
 def erk_counts(shapes: Sequence[Sequence[int]], density: float) -> list[int]:
-    """The same with Erdős–Rényi–Kernel densities, proportional to Σ shape / Π shape and at most 1.
+    """Active weights of each layer by Erdős–Rényi–Kernel densities, proportional to Σ shape / Π shape and at most 1.
 
-    What a layer capped at 1 cannot take goes to the others, so that the whole has the density asked for.
+    Weights that a layer capped at 1 cannot take go to the others, so that the network has the density asked for.
 
     Example:
         >>> erk_counts([(64, 3), (64, 64)], 0.5)  # 0.5 of both together; the small layer is the denser one
@@ -50,11 +50,11 @@ def erk_counts(shapes: Sequence[Sequence[int]], density: float) -> list[int]:
 
 
 def snip_counts(scores: Sequence[Tensor], density: float) -> list[int]:
-    """The same where the weights of the highest scores stay, compared over all layers.
+    """Active weights of each layer where those of the highest scores stay, compared over all layers.
 
     Args:
         scores: |weight · gradient| of each layer.
-        density: Active weights, as a part of all.
+        density: Share of active weights.
     """
     flat = torch.cat([score.flatten() for score in scores])
     ends = torch.tensor([score.numel() for score in scores], device=flat.device).cumsum(0)
@@ -63,7 +63,7 @@ def snip_counts(scores: Sequence[Tensor], density: float) -> list[int]:
 
 
 def random_mask(shape: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
-    """A bool mask with `count` ones at random, on the generator's device."""
+    """Draw a bool mask with `count` ones at random, on the generator's device."""
     mask = torch.zeros(math.prod(shape), dtype=torch.bool, device=generator.device)
     mask[torch.randperm(mask.numel(), generator=generator, device=generator.device)[:count]] = True
     return mask.view(tuple(shape))
@@ -74,15 +74,15 @@ def drop_and_grow(weight: Tensor, mask: Tensor, count: int, generator: torch.Gen
     """Drop the smallest active weights, then grow as many inactive ones.
 
     Args:
-        weight: The weights of a layer.
-        mask: Which are active, bool.
-        count: How many to drop and to grow.
-        generator: For growth at random, on the device of the mask.
-        gradient: For growth where its magnitude is largest.
+        weight: Weights of a layer.
+        mask: Bool mask of the active weights.
+        count: Number of weights to drop, and to grow.
+        generator: Source of growth at random, on the device of the mask.
+        gradient: Gradient of the weights, which grow where its magnitude is largest; at random without it.
 
     Returns:
-        The mask of the weights that were not dropped, and the new mask, of as many ones as `mask`. A weight that was
-        dropped may grow again; as it starts at 0 then, all weights but those of the first mask are to be zeroed.
+        The mask of the weights that were not dropped, and the new mask, with as many ones as `mask`. A weight that was
+        dropped may grow again and then starts at 0: the caller zeroes all weights outside the first of these masks.
     """
     weight, kept = weight.detach().flatten(), mask.flatten().clone()
     active = kept.nonzero()[:, 0]
@@ -98,12 +98,12 @@ def drop_and_grow(weight: Tensor, mask: Tensor, count: int, generator: torch.Gen
 
 
 def cosine_prune_rate(step: int, total: int, start: float, end: float = 0.005) -> float:
-    """The part of a layer's active weights that an update replaces: from `start` at step 0 to `end` at step `total`."""
+    """Share of a layer's active weights that an update replaces: from `start` at step 0 to `end` at step `total`."""
     return end + (start - end) * (1 + math.cos(math.pi * min(step / total, 1))) / 2
 
 
 def layer_group(name: str) -> str:
-    """The group of a parameter: its stage and its kind.
+    """Name the group of a parameter: its stage and its kind.
 
     Example:
         >>> layer_group('backbone.stages.2.5.large_kernel.vertical.conv.weight')
@@ -117,16 +117,16 @@ def layer_group(name: str) -> str:
 
 def mask_statistics(masks: Mapping[str, Tensor], first: Mapping[str, Tensor],
                     before: Mapping[str, Tensor]) -> dict[str, float]:
-    """Figures of masks for every group of layers, and for ``all``.
+    """Compute figures of masks for every group of layers, and for ``all``.
 
     Args:
-        masks: The masks now, bool, by the names of the parameters.
-        first: Those at the start of training.
-        before: Those before the last update.
+        masks: Present bool masks by the names of the parameters.
+        first: Masks at the start of training.
+        before: Masks before the last update.
 
     Returns:
-        ``density/GROUP``, the active part; ``turnover/GROUP``, the part of what is active that was not before; and
-        ``first_mask_overlap/GROUP``, the part of the first mask that is active.
+        ``density/GROUP``, the share of active weights; ``turnover/GROUP``, the share of the active weights that the
+        last update grew; and ``first_mask_overlap/GROUP``, the share of the active weights that the first mask had.
     """
     counts = torch.stack([torch.stack([mask.sum(), (mask & ~before[name]).sum(), (mask & first[name]).sum()])
                           for name, mask in masks.items()]).cpu()  # one wait for the device
@@ -143,15 +143,15 @@ def mask_statistics(masks: Mapping[str, Tensor], first: Mapping[str, Tensor],
 
 
 def pack_mask(mask: Tensor) -> Tensor:
-    """A bool mask as bits, eight of them in a byte, for files."""
+    """Pack a bool mask into bits, eight in a byte, for files."""
     return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1)))
 
 
 def unpack_mask(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """The mask that :func:`pack_mask` packed, on the CPU.
+    """Unpack the mask that :func:`pack_mask` packed, on the CPU.
 
     Raises:
-        ValueError: If it is not the mask of a tensor of this shape.
+        ValueError: If `packed` is not the mask of a tensor of this shape.
     """
     count = math.prod(shape)
     if packed.numel() != -(-count // 8):

@@ -1,1 +1,1 @@
-"""What the tools share: reading and checking configs, building models, running, inference, dry runs."""
+"""Code that the tools share: reading and checking configs, building models, running them, predictions, dry runs."""

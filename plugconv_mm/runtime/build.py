@@ -53,7 +53,7 @@ def build_part(cfg: Config, settings: dict | list) -> nn.Module:
 
 
 def is_whole_model(cfg: Config, settings: dict) -> bool:
-    """Whether the type in these settings is a model of a task, with its own preprocessing, and not a backbone."""
+    """Tell whether the type in these settings is a model of a task, with its own preprocessing, and not a backbone."""
     kind = class_of(settings, MODELS, cfg.get('default_scope'))
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 

@@ -11,7 +11,7 @@ from plugconv_mm.runtime.config_tree import type_name
 
 
 def is_sharded(cfg: Config) -> bool:
-    """Whether a config shards the model over its processes."""
+    """Tell whether a config shards the model over its processes."""
     return type_name((cfg.get('strategy') or {}).get('type')).endswith('FSDPStrategy')
 
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from plugconv_mm.errors import ConfigError, DataError
@@ -23,6 +23,7 @@ from plugconv_mm.runtime.config_tree import type_name
 _KEY = re.compile(rb'"categories"\s*:\s*(?=\[)')
 _WINDOW = 1 << 16  # bytes of a list of categories that are decoded first
 _NUM_LABEL_MAPS = 8
+_PACKAGES = ('mmcv', 'mmengine', 'mmpretrain', 'mmseg')  # whose transforms leave labels as they are
 
 
 def check_categories(cfg: Config, *dataloaders: str) -> None:
@@ -49,6 +50,8 @@ def check_categories(cfg: Config, *dataloaders: str) -> None:
             if not formats & {'CocoDataset', 'XMLDataset', 'BaseSegDataset'} or not classes:
                 continue
             if isinstance(classes, str):
+                if '://' in classes:
+                    continue
                 if not os.path.isfile(classes):
                     raise ConfigError(f'{place}.metainfo.classes is the text {classes!r} and should be a list of names '
                                       f'or a file with one on each line; a tuple of one has a comma: ({classes!r}, )')
@@ -59,15 +62,16 @@ def check_categories(cfg: Config, *dataloaders: str) -> None:
                 _check_coco(kind, dataset, place, classes)
             elif 'XMLDataset' in formats:
                 _check_voc(dataset, place, classes)
-            elif 'classes' not in (dataset.get('metainfo') or {}) or not getattr(kind, 'METAINFO', {}).get('classes'):
-                _check_label_maps(kind, dataset, place, classes)  # elsewhere labels are mapped by their names
+            elif not _changes_labels(kind, dataset, scope):
+                _check_label_maps(kind, dataset, place, classes)
 
 
 def _check_coco(kind: type, dataset: dict, place: str, classes: Sequence[str]) -> None:
     base = next(base for base in kind.__mro__ if base.__name__ == 'CocoDataset')
     file = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-    if kind.load_data_list is not base.load_data_list or not os.path.isfile(file):  # LVIS, Objects365: in another way
-        return
+    own = not kind.__module__.startswith('mmdet.') and kind.parse_data_info is not base.parse_data_info
+    if own or kind.load_data_list is not base.load_data_list or not os.path.isfile(file):
+        return  # classes are numbered in another way, as in LVIS and Objects365
     names = categories_of(file)
     if names is not None and [name for name in names if name in set(classes)] != classes:
         others = set(classes) != set(names)
@@ -128,6 +132,13 @@ def _objects(folder: str) -> Iterator[str]:
             except ElementTree.ParseError:
                 continue
             yield from (element.text for element in found if element.text)
+
+
+def _changes_labels(kind: type, dataset: dict, scope: str | None) -> bool:
+    """Tell whether a model may be trained with other labels than those in the files."""
+    by_name = 'classes' in (dataset.get('metainfo') or {}) and getattr(kind, 'METAINFO', {}).get('classes')
+    kinds = [class_of(step, TRANSFORMS, scope) for step in dataset.get('pipeline') or ()]
+    return bool(by_name) or any(step.__module__.partition('.')[0] not in _PACKAGES for step in kinds)
 
 
 def _check_label_maps(kind: type, dataset: dict, place: str, classes: Sequence[str]) -> None:

@@ -89,7 +89,7 @@ def _expected(dataset: dict[str, Any]) -> list[str]:
 
 
 def is_there(path: str) -> bool:
-    """Whether a path is a file, or a folder with something in it, or not on this machine's disk at all."""
+    """Tell whether a path is a file, or a folder with something in it, or not on this machine's disk at all."""
     if '://' in path:
         return True
     if os.path.isdir(path):

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType
 from typing import Any
 
 from mmengine.registry import Registry, build_from_cfg
@@ -38,25 +38,31 @@ def config_errors() -> Iterator[None]:
             raise ConfigError(message) from error
 
 
+_FAILED_BUILD = 'plugconv_mm_failed_build'  # attribute of an error: the type of the innermost build that it ended
+
+
 class _Watch:
-    """The last lookup in a registry, and the innermost build that failed."""
+    """The last lookup in a registry.
+
+    The function that looked a name up is noted by its frame's number and code: the frame itself would keep alive all
+    that its callers hold, such as a checkpoint.
+    """
 
     def __init__(self) -> None:
         self.name, self.registry, self.found = '', None, True
-        self.frame: FrameType | None = None  # of the function that looked the name up
-        self.error: Exception | None = None
-        self.failed = ''  # the type whose build raised the error
+        self.caller: tuple[int, CodeType] | None = None
 
     def explain(self, error: Exception) -> str | None:
         """The message for an error that passed through the watched code; None if it comes from no config."""
         # A function that has returned since is not in the traceback: it knew how to go on without the name.
-        looked_up = any(frame is self.frame for frame, _ in traceback.walk_tb(error.__traceback__))
+        looked_up = any((id(frame), frame.f_code) == self.caller
+                        for frame, _ in traceback.walk_tb(error.__traceback__))
         if looked_up and not self.found and isinstance(
                 error, (KeyError, RuntimeError, TypeError, AttributeError, AssertionError)):
             return _explain_unknown(self.name, self.registry)
-        if self.error is error:
-            return _explain_build(self.failed, error)
-        if looked_up and self.frame.f_code is build_from_cfg.__code__:  # not called by way of a registry
+        if hasattr(error, _FAILED_BUILD):
+            return _explain_build(getattr(error, _FAILED_BUILD), error)
+        if looked_up and self.caller[1] is build_from_cfg.__code__:  # not called by way of a registry
             return _explain_build(self.name, error)
         return None
 
@@ -67,8 +73,7 @@ def _watched() -> Iterator[_Watch]:
     get, build = Registry.get, Registry.build
 
     def watched_get(registry: Registry, key: str) -> Any:
-        watch.frame = None
-        found = None
+        watch.caller = None
         try:
             found = get(registry, key)
         except RuntimeError:  # "Failed to get", of a name that looks like one of a module
@@ -81,9 +86,9 @@ def _watched() -> Iterator[_Watch]:
         try:
             return build(registry, cfg, *args, **kwargs)
         except Exception as error:
-            if watch.error is not error and isinstance(cfg, dict):  # the innermost build sees it first
+            if not hasattr(error, _FAILED_BUILD) and isinstance(cfg, dict):
                 kind = cfg.get('type', '')
-                watch.error, watch.failed = error, kind if isinstance(kind, str) else getattr(kind, '__name__', kind)
+                setattr(error, _FAILED_BUILD, kind if isinstance(kind, str) else getattr(kind, '__name__', kind))
             raise
 
     methods = {method.__code__ for method in (get, watched_get, PlugInRegistry.get)}
@@ -98,7 +103,8 @@ def _note_lookup(watch: _Watch, registry: Registry, key: str, found: Any, method
     frame = sys._getframe(2)
     while frame is not None and frame.f_code in methods:  # registries ask each other
         frame = frame.f_back
-    watch.frame, watch.name, watch.registry, watch.found = frame, key, registry, found is not None
+    watch.caller = None if frame is None else (id(frame), frame.f_code)
+    watch.name, watch.registry, watch.found = key, registry, found is not None
 
 
 def _explain_build(kind: str, error: Exception) -> str | None:

@@ -1,23 +1,20 @@
 """Latency of models against their multiply-adds and parameters."""
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from plugconv_mm.visualization.grids import save_figure
 
-if TYPE_CHECKING:
-    from plugconv_mm.analysis.compare import ComparisonReport
 
-
-def plot_costs(path: str | os.PathLike, title: str, reports: 'list[ComparisonReport]') -> None:
+def plot_costs(path: str | os.PathLike, title: str, reports: Sequence) -> None:
     """Plot latency, with its quartiles, against multiply-adds and against parameters.
 
     Args:
         path: A .png file.
         title: Title of the plot.
-        reports: The measurements of the models, as of :func:`plugconv_mm.analysis.compare.compare`.
+        reports: A :class:`plugconv_mm.analysis.compare.ComparisonReport` for each model.
     """
     figure = Figure(figsize=(10, 5), dpi=120, layout='constrained')
     FigureCanvasAgg(figure)

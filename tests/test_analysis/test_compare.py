@@ -1,38 +1,17 @@
 """Models side by side."""
 import pytest
-import torch
 from torch import nn
 
 pytest.importorskip('mmengine')
 
 from plugconv_mm.analysis.compare import MeasuredCost, compare  # noqa: E402
-from plugconv_mm.analysis.interleave import interleaved  # noqa: E402
-from plugconv_mm.analysis.memory import watched, weight_bytes  # noqa: E402
+from plugconv_mm.analysis.memory import weight_bytes  # noqa: E402
 from plugconv_mm.ops import ParC2d  # noqa: E402
-
-
-def test_interleaved_calls_every_candidate_in_each_round():
-    calls, rounds = [], []
-    results = interleaved({name: lambda name=name: calls.append(name) or len(calls) for name in 'abc'}, rounds=4,
-                          warm_ups=1, after_round=lambda: rounds.append(len(calls)))
-    assert rounds == [6, 9, 12, 15]
-    assert all(sorted(calls[i:i + 3]) == ['a', 'b', 'c'] for i in range(3, 15, 3))
-    assert len({tuple(calls[i:i + 3]) for i in range(3, 15, 3)}) > 1, 'always the same order'
-    assert sorted(sum(results.values(), [])) == list(range(4, 16))
 
 
 def test_latency_is_median_and_quartiles():
     assert MeasuredCost(0, 0, [5., 1., 3., 2., 4.]).latency == (3, 2, 4)
     assert MeasuredCost(0, 0, [7.]).latency == (7, 7, 7)
-
-
-def test_memory_peaks_and_what_is_left():
-    with watched() as found:
-        big = torch.empty(250_000)  # 1 MB
-        twice = torch.cat((big, big))
-        del big
-    assert found.peak == pytest.approx(3_000_000, rel=0.01)
-    assert found.left == pytest.approx(twice.numel() * 4, rel=0.01)
 
 
 class Net(nn.Module):

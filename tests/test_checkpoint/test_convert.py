@@ -145,6 +145,19 @@ def test_tool(tmp_path, neck, tool, source, target):
     assert all(torch.equal(ours[key], expected[key]) for key in ours)
 
 
+def test_tool_takes_an_entry(tmp_path, neck, tool):
+    averaged = {key: value + 1 for key, value in neck.items()}
+    write_checkpoint({'model': neck, 'model_ema': averaged}, tmp_path / 'published.pth')
+    for source, expected, choice in (('published.pth', neck, True), ('published.pth#model_ema', averaged, False)):
+        status, said, complaint = tool('convert_official.py', tmp_path / source, tmp_path / 'ours.pth')
+        assert status == 0, complaint
+        assert ("those under 'model' are used; #model_ema behind" in said) == choice
+        ours, expected = read_checkpoint(tmp_path / 'ours.pth'), convert_official(expected)
+        assert all(torch.equal(ours[key], expected[key]) for key in expected)
+    status, _, complaint = tool('convert_official.py', tmp_path / 'published.pth#ema', tmp_path / 'ours.pth')
+    assert status == 1 and "no weights under 'ema'; its entries are 'model', 'model_ema'" in complaint
+
+
 def test_tool_says_what_is_wrong(tmp_path, tool):
     source, target = tmp_path / 'other.pth', tmp_path / 'ours.pth'
     write_checkpoint({'conv.weight': torch.zeros(1)}, source)

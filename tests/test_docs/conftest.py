@@ -92,7 +92,7 @@ def environment(repository):
         server = subprocess.Popen(
             [sys.executable, HARNESS / 'interpreter.py', address], stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, start_new_session=True,
-            env={**variables, 'PATH': os.environ['PATH'], 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}'})
+            env={**variables, 'PATH': os.environ['PATH'], 'PYTHONPATH': f'{ROOT}:{ROOT / "tests/helpers"}'})
     while not address.exists():
         assert server.poll() is None, log.read_text()
         time.sleep(0.1)

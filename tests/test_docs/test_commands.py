@@ -1,7 +1,7 @@
 """The commands of the README, of the documentation and of the configs' pages run, each as it is written there.
 
-Sandbox and stand-ins: conftest.py, ../docs_harness/stand_ins.py. How commands are made shorter, and where what they
-read comes from: ../docs_harness/interpreter.py.
+Sandbox and stand-ins: conftest.py, ../helpers/docs_harness/stand_ins.py. How commands are made shorter, and where the
+files that they read come from: ../helpers/docs_harness/interpreter.py.
 """
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ PLACEHOLDERS = {
 HEAVY = re.compile(r'configs/(?!digits)|package::|timm::|-m benchmarks|(compare|erf|vis_cam|export_onnx|check_configs|'
                    r'controlled_study|draw_operators|tools/demo)\.py|(dist|slurm)_(train|test)\.sh|torchrun|-m torch')
 # The rows of the tables of configs, which update_model_zoo.py writes. They need 8 GPUs and more: what they run is
-# dry-run by test_configs/test_dry_run.py, config by config, and dist_train.sh by test_tools/test_train_test.py.
+# dry-run by test_runtime/test_dry_run.py, config by config, and dist_train.sh by test_tools/test_train_test.py.
 ROW = re.compile(r'^\| \[[^]]+\]\(([^)]+\.py)\) .*\| `bash tools/dist_train\.sh (configs/\S+\.py) (\d+)` \|$', re.M)
 
 

@@ -15,7 +15,7 @@ from mmengine.config import Config  # noqa: E402
 from plugconv_mm import ops  # noqa: E402
 from plugconv_mm.analysis import measure  # noqa: E402
 from plugconv_mm.models.necks import HorFPN  # noqa: E402
-from plugconv_mm.ops.parc_cost import Workload, cheapest_backend  # noqa: E402
+from plugconv_mm.ops.parc.cost import Workload, cheapest_backend  # noqa: E402
 from plugconv_mm.registry import MODELS  # noqa: E402
 
 PAGES = sorted((Path(__file__).parents[2] / 'docs/operators').glob('[!i]*.md'))

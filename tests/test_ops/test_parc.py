@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from plugconv_mm.ops import ParC2d, ParCHW2d, parc_conv2d
-from plugconv_mm.ops.parc_cost import BACKENDS
+from plugconv_mm.ops.parc import layers
+from plugconv_mm.ops.parc.backends import BACKENDS, fft
 
 SHAPES = [(2, 13, 10), (1, 14, 1), (2, 1, 9), (1, 7, 16)]
 
@@ -94,6 +95,22 @@ def test_each_image_of_a_batch_stands_alone(backend):
     assert error(y, alone) < 1e-12
 
 
+@pytest.mark.parametrize('backend', (*BACKENDS, 'auto'))
+@pytest.mark.parametrize('groups', [6, 1])
+@pytest.mark.parametrize('direction', 'HW')
+def test_a_batch_of_no_images_gives_no_maps(backend, groups, direction):
+    layer = ParC2d(6, direction, 7, groups=groups, backend=backend)
+    for height, width in ((7, 7), (13, 10)):
+        x = torch.zeros(0, 6, height, width, requires_grad=True)
+        y = layer(x)
+        assert y.shape == x.shape
+        y.sum().backward()
+        assert x.grad.shape == x.shape and not any(p.grad.any() for p in layer.parameters())
+        with torch.no_grad():
+            assert layer.eval()(x).shape == x.shape
+        layer.train()
+
+
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('groups', [6, 1])
 @pytest.mark.parametrize('direction', 'HW')
@@ -172,14 +189,13 @@ def test_torch_export(backend):
 
 
 def count_preparations(monkeypatch):
-    from plugconv_mm.ops import parc
-    calls, prepare = [], parc._prepare
+    calls, prepare = [], layers.prepare
 
     def counted(plan, *args):
-        calls.append(plan.length)
+        calls.append(plan.geometry.length)
         return prepare(plan, *args)
 
-    monkeypatch.setattr(parc, '_prepare', counted)
+    monkeypatch.setattr(layers, 'prepare', counted)
     return calls
 
 
@@ -255,14 +271,13 @@ def test_copies_and_pickles_start_with_nothing_remembered():
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_big_maps_are_convolved_in_chunks(direction, bias, dtype, monkeypatch):
-    from plugconv_mm.ops import parc
     layer = ParC2d(9, direction, 7, bias=bias, position_embedding=bias, backend='fft').to(dtype).eval()
     x = torch.randn(2, 18, 20, 30).to(dtype)[:, ::2]
     with torch.no_grad():
         expected = layer(x)
-        monkeypatch.setattr(parc, '_CHUNK_BYTES', 2 * 2 * 20 * 30 * x.element_size())  # two channels at a time
-        calls, correlate = [], parc._correlate
-        monkeypatch.setattr(parc, '_correlate', lambda *args: calls.append(args[1].shape[1]) or correlate(*args))
+        monkeypatch.setattr(fft, '_CHUNK_BYTES', 2 * 2 * 20 * 30 * x.element_size())  # two channels at a time
+        calls, apply = [], fft.FFT.apply
+        monkeypatch.setattr(fft.FFT, 'apply', lambda self, x, *args: calls.append(x.shape[1]) or apply(self, x, *args))
         y = layer(x)
     assert calls == [2, 2, 2, 2, 1]
     assert y.is_contiguous() and y.dtype == dtype
@@ -303,7 +318,7 @@ def test_auto_is_one_of_the_three(height, width):
     (dict(x=torch.zeros(2, 6, 13, 10, dtype=torch.complex64)), TypeError, 'x must be of a floating-point type'),
     (dict(x=[1.0]), TypeError, 'x must be a tensor, got list'),
     (dict(x=torch.zeros(6, 13, 10).double()), ValueError, r'shape \(B, C, H, W\), got \(6, 13, 10\)'),
-    (dict(x=torch.zeros(2, 6, 0, 10).double()), ValueError, 'non-empty'),
+    (dict(x=torch.zeros(2, 6, 0, 10).double()), ValueError, 'at least one channel and one position'),
     (dict(x=torch.zeros(2, 5, 13, 10).double()), ValueError, 'x has 5 channels'),
     (dict(x=torch.zeros(2, 6, 13, 10)), TypeError, 'float32 and the weight torch.float64'),
     (dict(weight=torch.zeros(6, 1, 7, 7).double()), ValueError, r'\(C, C / groups, K, 1\)'),

@@ -11,7 +11,7 @@ from mmcv.cnn import ConvModule, build_upsample_layer  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.evaluator import BaseMetric  # noqa: E402
 from mmengine.model import BaseModel  # noqa: E402
-from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope  # noqa: E402
+from mmengine.registry import DATASETS, METRICS, MODELS, Registry, init_default_scope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from plugconv_mm.runtime.registry_errors import config_errors  # noqa: E402
@@ -151,3 +151,38 @@ def test_other_errors_are_none_of_these(config):
     assert explain(error.value) is None
     config.model.norm_cfg = dict(type='BN', no_such_argument=1)
     assert 'no_such_argument' in run(config) and 'is not a' not in run(config)
+
+
+def test_an_initialiser_with_other_arguments(config):
+    config.model.init_cfg = dict(type='Normal', layer='Conv2d', deviation=1)
+    message = run(config)
+    assert message.startswith('cannot build Normal as the config asks') and 'deviation' in message
+
+
+def test_a_name_that_is_not_needed(config):
+    """Who asks a registry and goes on without the name is not blamed for a later error."""
+
+    class Optional(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            assert 'NoSuchLayer' not in MODELS and find('NoSuchLayer') is None
+            {}['an error of the code']
+
+    def find(name):
+        try:
+            return MODELS.get(name)
+        except RuntimeError:
+            return None
+
+    MODELS.register_module(name='UnknownTypesOptional', module=Optional, force=True)
+    with pytest.raises(KeyError, match='an error of the code'), config_errors():
+        MODELS.build(dict(type='UnknownTypesOptional'))
+
+
+def test_registries_are_as_before(config):
+    before = Registry.get, Registry.build
+    run(config)
+    config.model.type = 'UnknownTypeModel'
+    run(config)
+    assert (Registry.get, Registry.build) == before

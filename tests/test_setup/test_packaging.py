@@ -1,4 +1,5 @@
 """What pyproject.toml, setup.py, requirements/ and the Makefile declare."""
+import os
 import re
 import shutil
 import subprocess
@@ -26,7 +27,8 @@ def metadata():
     distribution.parse_config_files()
     patch.undo()
     return dict(name=distribution.get_name(), version=distribution.get_version(), packages=distribution.packages,
-                install_requires=distribution.install_requires, extras_require=distribution.extras_require)
+                install_requires=distribution.install_requires, extras_require=distribution.extras_require,
+                python_requires=str(distribution.python_requires), classifiers=distribution.get_classifiers())
 
 
 def pins(name):
@@ -139,7 +141,7 @@ def test_wheel_holds_everything(tmp_path):
     code = ('import sys; from setuptools import build_meta; folder = sys.argv[1]; build_meta.build_sdist(folder);'
             'build_meta.build_wheel(folder)')
     source = tmp_path / 'source'
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv', 'data', 'work_dirs', 'build', '.mim'))
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'data', 'work_dirs', 'build', '.mim'))
     subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=source, check=True, capture_output=True)
     wheel, = tmp_path.glob('*.whl')
     with zipfile.ZipFile(wheel) as archive:
@@ -162,7 +164,7 @@ def test_readme_makefile_and_ci_agree():
     commands = set(re.findall(r'^(?:[A-Z]+=\S+ )*make ([a-z-]+)', readme, re.MULTILINE))
     assert {'demo', 'test'} <= commands <= targets
     assert re.search(r'^make test\b', (ROOT / '.ci' / 'run').read_text(encoding='utf-8'), re.MULTILINE)
-    for target in ('demo', 'test', 'test-slow', 'lint'):
+    for target in ('demo', 'test', 'test-slow', 'lint', 'types'):
         assert re.search(rf'^{target}: setup\b', makefile, re.MULTILINE), f'{target} does not set up by itself'
 
 
@@ -170,3 +172,35 @@ def test_make_alone_lists_the_targets():
     listing = subprocess.run(['make', '-C', str(ROOT)], check=True, capture_output=True, text=True).stdout
     for target in ('demo', 'test', 'setup', 'mmcv'):
         assert f'make {target}' in listing
+
+
+def test_the_workflow_covers_what_is_declared(metadata):
+    """Each Python of the metadata with each stack, by targets of make."""
+    job = yaml.safe_load((ROOT / '.github/workflows/ci.yml').read_text(encoding='utf-8'))['jobs']['test']
+    declared = re.findall(r'Python :: (3\.\d+)', '\n'.join(metadata['classifiers']))
+    assert job['strategy']['matrix'] == dict(python=declared, stack=['onedl', 'openmmlab'])
+    assert metadata['python_requires'] == f'>={declared[0]}'
+    makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
+    for command in filter(None, (step.get('run') for step in job['steps'])):
+        assert re.search(rf'^{command.removeprefix("make ")}:', makefile, re.MULTILINE), command
+
+
+def test_pre_commit_has_the_pinned_ruff(constraints):
+    hooks, = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8'))['repos']
+    assert hooks['rev'] == f'v{constraints["ruff"]}'
+
+
+@pytest.mark.parametrize('failing', [None, 'lint', 'types', 'test'])
+def test_the_check_fails_where_one_of_its_parts_does(tmp_path, failing):
+    """Lint, types and tests all run; pytest's closing line is the last, and the status says whether one failed."""
+    (tmp_path / '.ci').mkdir()
+    shutil.copy(ROOT / '.ci' / 'run', tmp_path / '.ci')
+    (tmp_path / 'make').write_text('#!/bin/sh\necho "make $1"\n[ "$1" != test ] || echo "== 3 passed in 1.00s =="\n'
+                                   f'[ "$1" != "{failing}" ]\n', encoding='utf-8')
+    (tmp_path / 'make').chmod(0o755)
+    done = subprocess.run(['bash', str(tmp_path / '.ci' / 'run')], capture_output=True, text=True,
+                          env={**os.environ, 'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+    lines = done.stdout.splitlines()
+    assert lines[-1] == '== 3 passed in 1.00s =='
+    assert {'make lint', 'make types', 'make test'} <= set(lines)
+    assert (done.returncode != 0) == (failing is not None)

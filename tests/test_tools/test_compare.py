@@ -1,6 +1,5 @@
 """The command that compares models."""
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -8,19 +7,15 @@ import pytest
 for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
+from repository import tool  # noqa: E402
+
 from plugconv_mm.analysis.paper_comparisons import PUBLISHED  # noqa: E402
 from plugconv_mm.runtime.options import make_parser  # noqa: E402
 from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
-main = runpy.run_path(str(ROOT / 'tools/analysis_tools/compare.py'))['main']
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+main = tool('analysis_tools/compare').main
 
 
 def cells(line):

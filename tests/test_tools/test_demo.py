@@ -1,5 +1,4 @@
 """The demo from beginning to end, on a handful of images and iterations."""
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -10,17 +9,14 @@ for name in ('mmdet', 'mmseg'):
     pytest.importorskip(name)
 
 import cv2  # noqa: E402
+from repository import ROOT, tool  # noqa: E402
 
 from plugconv_mm.datasets import build_digits  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools/demo.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = tool('demo')
     data = tmp_path / 'data'
     build_digits(data, num_train=4, num_val=3, log=lambda line: None)
     roots = ''.join(f"{loader}_dataloader = dict(dataset=dict(data_root='{data}/'))\n" for loader in

@@ -1,7 +1,5 @@
 """The command that measures receptive fields."""
 import json
-import runpy
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,16 +9,12 @@ import torch
 for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
-ROOT = Path(__file__).parents[2]
+from repository import tool  # noqa: E402
+
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
 SMALL = ['--size', '64', '--num', '2']
-main = runpy.run_path(str(ROOT / 'tools/analysis_tools/erf.py'))['main']
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+main = tool('analysis_tools/erf').main
 
 
 @pytest.fixture

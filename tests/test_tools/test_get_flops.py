@@ -1,20 +1,14 @@
 """The command that prints the cost of a config."""
-import runpy
-from pathlib import Path
 
 import pytest
 
 for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
-ROOT = Path(__file__).parents[2]
+from repository import tool  # noqa: E402
+
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
-main = runpy.run_path(str(ROOT / 'tools/analysis_tools/get_flops.py'))['main']
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+main = tool('analysis_tools/get_flops').main
 
 
 def figures(text, row):

@@ -1,6 +1,4 @@
 """Drawing predictions on images of the user's own."""
-import runpy
-from pathlib import Path
 
 import pytest
 
@@ -10,20 +8,15 @@ for name in ('mmdet', 'mmseg', 'mmpretrain'):
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from repository import ROOT, load_file  # noqa: E402
 
 from plugconv_mm.analysis import build_model  # noqa: E402
 from plugconv_mm.runtime.options import make_parser  # noqa: E402
 from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
-main = runpy.run_path(str(ROOT / 'demo/image_demo.py'))['main']
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+main = load_file('demo/image_demo.py').main
 
 
 @pytest.fixture(scope='module')
@@ -74,6 +67,19 @@ def test_folder(task, checkpoints, images, tmp_path, capsys):
         assert after.shape == before.shape and (after != before).any()
     text = capsys.readouterr()
     assert f'2 images drawn: {out}' in text.out and '2/2' in text.err
+
+
+def test_pipeline_in_a_wrapper(checkpoints, images, tmp_path):
+    config, checkpoint = checkpoints['segmentor']
+    wrapped = tmp_path / 'wrapped.py'
+    wrapped.write_text(f"""
+_base_ = '{ROOT / config}'
+test_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[
+    dict(type='RepeatDataset', times=1, dataset={{{{_base_.test_dataloader.dataset}}}})]))
+""")
+    for name, given in (('plain', config), ('wrapped', str(wrapped))):
+        main([str(images / 'one.png'), given, checkpoint, '--out-dir', str(tmp_path / name)])
+    assert (tmp_path / 'plain/one.png').read_bytes() == (tmp_path / 'wrapped/one.png').read_bytes()
 
 
 def test_one_image_without_boxes(checkpoints, images, tmp_path, capsys):

@@ -1,23 +1,16 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip('matplotlib')
 pytest.importorskip('mmengine')
 
 import tiny_training  # noqa: E402
+from repository import tool  # noqa: E402
 
 from plugconv_mm.visualization import read_sparsity  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
-
 
 def plot(*arguments):
-    spec = importlib.util.spec_from_file_location('plot_sparsity', ROOT / 'tools/analysis_tools/plot_sparsity.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([str(argument) for argument in arguments])
+    tool('analysis_tools/plot_sparsity').main([str(argument) for argument in arguments])
 
 
 def pixels(path):

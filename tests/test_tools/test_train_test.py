@@ -1,7 +1,5 @@
 """tools/train.py and tools/test.py on a handful of images, and what they say of mistakes."""
-import importlib.util
 import json
-import logging
 import os
 import pickle
 import re
@@ -18,32 +16,17 @@ import torch
 for name in ('mmdet', 'mmseg'):
     pytest.importorskip(name)
 
+from repository import ROOT, tool  # noqa: E402
+
 from plugconv_mm.datasets import build_digits  # noqa: E402
 from plugconv_mm.runtime.options import make_parser  # noqa: E402
 from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 
 
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-train, evaluate = tool('train'), tool('test')
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    """Configs are named from the repository's root."""
-    monkeypatch.chdir(ROOT)
-    level = logging.root.level
-    yield
-    logging.root.setLevel(level)
+train, evaluate = tool('train').main, tool('test').main
 
 
 @pytest.fixture(scope='session')
@@ -164,7 +147,7 @@ def test_classification(tmp_path):
     import cv2
     rng = np.random.default_rng(0)
     for i in range(8):
-        path = tmp_path / f'data/{"ab"[i % 2]}/{i}.png'
+        path = tmp_path / f'data/{"ab"[i % 2]}/{i // 2}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), rng.integers(0, 255, (32, 32, 3), np.uint8))
     loader = f"""dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(
@@ -188,6 +171,12 @@ log_level = 'ERROR'
     evaluate([str(config), str(tmp_path / 'work/epoch_1.pth'), '--work-dir', str(tmp_path / 'test'), '--tta',
               '--out', str(tmp_path / 'pred.pkl')])
     assert len(pickle.loads((tmp_path / 'pred.pkl').read_bytes())) == 8
+    # all images are drawn, those of one name in two folders too, and with views as without
+    for folder, more in (('shown', []), ('shown-tta', ['--tta'])):
+        evaluate([str(config), str(tmp_path / 'work/epoch_1.pth'), '--work-dir', str(tmp_path / 'test'),
+                  '--show-dir', str(tmp_path / folder), *more])
+        drawn = sorted(path.relative_to(tmp_path / folder).as_posix() for path in (tmp_path / folder).rglob('*.png'))
+        assert drawn == [f'{name}/{i}.png' for name in 'ab' for i in range(4)]
 
 
 # Mistakes
@@ -273,6 +262,19 @@ train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict
     text = message(capsys, train, config, '--work-dir', tmp_path)
     assert 'data/coco/   (train_dataloader)' in text and 'data/coco/train2017/*.jpg' in text
     assert 'train_dataloader.dataset.dataset.data_root=' in text
+
+
+def test_categories_of_the_users_own(capsys, data, tmp_path, no_model):
+    text = message(capsys, train, DETECTOR, '--work-dir', tmp_path, *options(
+        data, 'train_dataloader.dataset.metainfo.classes=[person,bicycle]'))
+    assert 'annotated:  zero, one' in text and 'the config: person, bicycle' in text
+    assert "metainfo=dict(classes=('zero', 'one', " in text
+
+
+def test_one_sample_in_one_process(capsys, data, tmp_path):
+    text = message(capsys, train, SEGMENTOR, '--work-dir', tmp_path, *options(
+        data, 'train_dataloader.batch_size=1', 'model.decode_head.pool_scales=[1,2]', name=SEGMENTOR))
+    assert 'at least two samples in each process' in text and 'train_dataloader.batch_size=2' in text
 
 
 class Malice:

@@ -72,7 +72,7 @@ def test_two_processes_train_as_one(tmp_path, data, family):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     environment = {**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
-                   'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}'}
+                   'PYTHONPATH': f'{ROOT}:{ROOT / "tests/helpers"}'}
     results = []
     for processes in (1, 2):
         config, work_dir = tmp_path / f'{processes}.py', tmp_path / str(processes)

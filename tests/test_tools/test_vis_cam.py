@@ -1,8 +1,6 @@
 """The command that draws Grad-CAM, and what it computes."""
 import importlib.util
 import re
-import runpy
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,19 +12,15 @@ from torch import nn
 for name in ('mmdet', 'mmseg', 'mmpretrain', 'pytorch_grad_cam'):
     pytest.importorskip(name)
 
+from repository import tool  # noqa: E402
+
 from plugconv_mm.analysis.grad_cam import box_score, class_score, grad_cam, region_score  # noqa: E402
 from plugconv_mm.errors import ConfigError  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 SEGMENTOR = 'configs/digits/upernet_parc-resnet50-thin_digits.py'
 DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
-tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/vis_cam.py'))
-main = tool['main']
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+vis_cam = tool('analysis_tools/vis_cam')
+main = vis_cam.main
 
 
 @pytest.fixture
@@ -121,7 +115,7 @@ def test_a_layer_that_runs_on_several_maps():
 
 
 def test_classes_whose_names_are_numbers():
-    model = object.__new__(tool['Model'])
+    model = object.__new__(vis_cam.Model)
     model.config, model.classes = 'x.py', ['background', '0', '1']
     assert model.category('1') == 2 and model.category('2') == 2
 
@@ -159,9 +153,10 @@ def test_a_classifier_by_its_own_best_class(image, tmp_path, capsys):
         "             out_indices=(3, )), neck=dict(type='GlobalAveragePooling'),\n"
         "             head=dict(type='LinearClsHead', num_classes=5, in_channels=256),\n"
         "             data_preprocessor=dict(num_classes=5, mean=[120] * 3, std=[60] * 3, to_rgb=True))\n"
-        "test_dataloader = dict(dataset=dict(type='CustomDataset', metainfo=dict(classes=list('vwxyz')),\n"
+        "test_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[dict(\n"
+        "    type='CustomDataset', metainfo=dict(classes=list('vwxyz')),\n"
         "    pipeline=[dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=64),\n"
-        "              dict(type='PackInputs')]))\n")
+        "              dict(type='PackInputs')])]))\n")
     out = tmp_path / 'cam.png'
     main([str(config), '--images', image, '--layer', 'backbone.layer3', '--out', str(out)])
     assert re.search(r'  classifier  [v-z]  score', capsys.readouterr().out)

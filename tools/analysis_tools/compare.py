@@ -7,12 +7,14 @@ otherwise).
 import argparse
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from plugconv_mm.analysis.compare import compare
+from plugconv_mm.analysis.compare import ComparisonReport, compare
 from plugconv_mm.analysis.model_zoo import write
 from plugconv_mm.analysis.paper_comparisons import PUBLISHED
 from plugconv_mm.errors import ConfigError
@@ -23,7 +25,7 @@ from plugconv_mm.runtime.read_config import load_config
 from plugconv_mm.runtime.user_errors import plain_errors
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, runs=False, configs='*')
     parser.add_argument('--sets', nargs='+', choices=[*PUBLISHED, 'all'], metavar='SET', default=[],
                         help='comparisons of the papers, in place of configs: '
@@ -50,7 +52,7 @@ def parse_args(argv=None):
     return args
 
 
-def build(name, config, args):
+def build(name: str, config: str, args: argparse.Namespace) -> nn.Module:
     """A model, with what the command line says of its operators."""
     cfg = load_config(argparse.Namespace(**{**vars(args), 'config': config}))
     model, _ = build_task(cfg, config)
@@ -64,7 +66,7 @@ def build(name, config, args):
     return model
 
 
-def names_of(configs):
+def names_of(configs: Sequence[str]) -> dict[str, str]:
     """Short names of configs: their files', or their paths where files have the same name."""
     stems = [Path(config.rpartition('::')[2]).stem for config in configs]
     if len(set(configs)) < len(configs):
@@ -72,7 +74,7 @@ def names_of(configs):
     return {stem if stems.count(stem) == 1 else config: config for stem, config in zip(stems, configs, strict=True)}
 
 
-def table(reports):
+def table(reports: Sequence[ComparisonReport]) -> str:
     """Markdown, aligned for people."""
     baseline = reports[0].whole.latency[0]
     rows = [('model', 'parameters (M)', 'multiply-adds (G)', 'latency (ms)', 'quartiles', 'to the first', 'memory (MB)',
@@ -91,14 +93,14 @@ def table(reports):
     return '\n'.join([lines[0], '|' + '|'.join('-' * (width + 2) for width in widths) + '|', *lines[1:]])
 
 
-def machine(args):
-    """What the figures were measured on."""
+def machine(args: argparse.Namespace) -> dict:
+    """The device, threads and versions that the figures were measured with."""
     gpu = torch.cuda.get_device_name(args.device) if args.device.startswith('cuda') else None
     return dict(torch=torch.__version__, device=gpu or platform.processor() or platform.machine(),
                 threads=torch.get_num_threads(), dtype='float32', rounds=args.rounds)
 
 
-def run(title, about, shape, configs, args):
+def run(title: str, about: str, shape: tuple[int, int], configs: dict[str, str], args: argparse.Namespace) -> None:
     """One comparison: print it, write it down."""
     models = {}
     for name, config in configs.items():
@@ -125,7 +127,7 @@ def run(title, about, shape, configs, args):
         print(f'written: {args.out / title}.md, .json and .png', flush=True)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('compare.py'):
         check_device(args.device)

@@ -7,10 +7,12 @@ larger, the larger the receptive field. See plugconv_mm/analysis/receptive_field
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from mmengine.utils import ProgressBar
+from torch import Tensor, nn
 
 from plugconv_mm.analysis.features import map_of_config, map_of_timm, open_branches
 from plugconv_mm.analysis.model_input import as_input
@@ -24,7 +26,7 @@ from plugconv_mm.runtime.read_config import load_config
 from plugconv_mm.runtime.user_errors import plain_errors
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, runs=False, configs='+')
     parser.epilog = 'timm::NAME in place of a config takes a model of timm.'
     parser.add_argument('--checkpoint', nargs='+', metavar='FILE', help='weights, one file for each config; none means '
@@ -56,7 +58,7 @@ def parse_args(argv=None):
     return args
 
 
-def build(config, checkpoint, args):
+def build(config: str, checkpoint: str | None, args: argparse.Namespace) -> tuple[nn.Module, dict | None]:
     """The map of a config or of a model of timm, and the preprocessing that it wants."""
     checkpoint = None if checkpoint == 'none' else checkpoint
     torch.manual_seed(args.seed)
@@ -69,7 +71,7 @@ def build(config, checkpoint, args):
     return map_of_config(cfg, config, args.part, args.stage, checkpoint), preprocessor
 
 
-def inputs(args, files, preprocessor, name):
+def inputs(args: argparse.Namespace, files: Sequence[Path], preprocessor: dict | None, name: str) -> Iterator[Tensor]:
     """The images one after another, with a progress bar."""
     number = len(files) or args.num
     print(name, file=sys.stderr)
@@ -83,7 +85,7 @@ def inputs(args, files, preprocessor, name):
     print(file=sys.stderr)
 
 
-def table(rows):
+def table(rows: dict[str, dict]) -> str:
     """Markdown."""
     head = ['model', *(f'{share:.0%}' for share in SHARES), *(f'{share:.0%}, of log10(1 + s)' for share in SHARES)]
     lines = [head, ['---'] * len(head)]
@@ -92,7 +94,7 @@ def table(rows):
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('erf.py'):
         check_device(args.device)

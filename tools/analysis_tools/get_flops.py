@@ -2,6 +2,9 @@
 
 What is counted, and how, is written down in plugconv_mm/analysis/operators.py and flops.py.
 """
+from argparse import Namespace
+from collections.abc import Sequence
+
 from plugconv_mm.analysis import build_model, measure, padded_shape
 from plugconv_mm.errors import ConfigError
 from plugconv_mm.runtime.options import make_parser
@@ -11,7 +14,7 @@ from plugconv_mm.runtime.user_errors import plain_errors
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048), mmpretrain=(224, 224))  # of the published tables
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = make_parser(__doc__, runs=False)
     parser.add_argument('--shape', nargs='+', type=int, metavar='PIXELS',
                         help='height and width of the image, or one number for a square (default: 800 1280 for '
@@ -22,7 +25,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('get_flops.py'):
         cfg = load_config(args)

@@ -5,12 +5,14 @@
 """
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from plugconv_mm.errors import UserError
 from plugconv_mm.visualization import plot_sparsity
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', nargs='+', help='a work dir, whose log is read, or checkpoints of one training')
     parser.add_argument('--out', help='the .png file (default: sparsity.png in the work dir or beside the checkpoints)')
@@ -24,7 +26,7 @@ def main(argv=None):
     out = args.out or folder / 'sparsity.png'
     try:
         plot_sparsity(out, source)
-    except (OSError, ValueError) as error:
+    except (UserError, OSError) as error:
         sys.exit(f'plot_sparsity.py: error: {error}')
     print(f'wrote {out}')
 

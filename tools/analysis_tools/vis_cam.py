@@ -5,6 +5,7 @@ where it sees the class. Give the baseline first.
 """
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmengine.utils import ProgressBar
+from torch import Tensor
 
 from plugconv_mm.analysis.grad_cam import box_score, class_score, grad_cam, region_score
 from plugconv_mm.datasets.image_files import find_images, read_image
@@ -24,7 +26,7 @@ from plugconv_mm.runtime.user_errors import plain_errors
 from plugconv_mm.runtime.weights import load_weights
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, runs=False, configs='+')
     parser.add_argument('--images', required=True, metavar='PATH', help='an image, or a folder of images')
     parser.add_argument('--num', type=int, default=8, help='images of the folder at most (default: 8)')
@@ -57,7 +59,7 @@ def parse_args(argv=None):
 class Model:
     """A model of a config, the images as its test pipeline makes them, and the names of its classes."""
 
-    def __init__(self, config, checkpoint, args):
+    def __init__(self, config: str, checkpoint: str, args: argparse.Namespace) -> None:
         self.config = config
         self.cfg = load_config(argparse.Namespace(**{**vars(args), 'config': config}))
         torch.manual_seed(0)
@@ -73,7 +75,7 @@ class Model:
         known = meta.get('dataset_meta') or {}, metainfo_of(dataset, scope), {'classes': meta.get('CLASSES')}
         self.classes = next((list(item['classes']) for item in known if item.get('classes')), [])
 
-    def category(self, text):
+    def category(self, text: str) -> int:
         """The index of a class."""
         if text in self.classes:
             return self.classes.index(text)
@@ -83,7 +85,7 @@ class Model:
                                                                         'index, as the names are not known'))
         return int(text)
 
-    def inputs(self, file):
+    def inputs(self, file: Path) -> tuple[np.ndarray, Tensor, tuple[float, float]]:
         """The image that the model is shown, RGB; the tensor that it takes; and how far it was scaled, (x, y)."""
         data = self.pipeline(dict(img_path=str(file), img_id=0))
         shown = data['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
@@ -94,13 +96,13 @@ class Model:
         return np.ascontiguousarray(shown), tensor, tuple(map(float, scale[:2]))
 
     @torch.no_grad()
-    def best_class(self, tensor):
-        """Of a classifier."""
+    def best_class(self, tensor: Tensor) -> int:
+        """Index of the class that a classifier predicts."""
         feats = self.model.backbone(tensor)
         feats = self.model.neck(feats) if getattr(self.model, 'neck', None) is not None else feats
         return int(self.model.head(feats)[0].argmax())
 
-    def explain(self, file, category, box, layer):
+    def explain(self, file: Path, category: int, box: Sequence[float] | None, layer: str | None) -> dict:
         """A panel: the image and the map over it."""
         image, tensor, scale = self.inputs(file)
         if self.task == 'detector':
@@ -115,7 +117,7 @@ class Model:
                     value=value)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('vis_cam.py'):
         check_device(args.device)

@@ -3,6 +3,8 @@
 Classifiers and segmentors leave whole, up to their logits, detectors as backbone and neck. The input is a batch of
 any size of normalised images of one size; mean, std and order of their channels are in the file's metadata.
 """
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from plugconv_mm.errors import ConfigError, ExportError
@@ -13,7 +15,7 @@ from plugconv_mm.runtime.user_errors import plain_errors
 from plugconv_mm.runtime.weights import build_with_weights
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = make_parser(__doc__, runs=False)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--shape', nargs=2, type=int, required=True, metavar=('H', 'W'),
@@ -22,7 +24,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('export_onnx.py'):
         cfg = load_config(args)

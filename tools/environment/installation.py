@@ -1,4 +1,4 @@
-"""What is installed into the environment, step by step."""
+"""Steps of the installation into the environment."""
 import os
 import shutil
 import sys
@@ -39,13 +39,20 @@ class Installation:
         )
 
     def docs_step(self) -> Step:
-        """What `make docs` needs on top of the set-up."""
+        """Requirements of `make docs` on top of the set-up."""
         requirements = REQUIREMENTS / 'docs.txt'
         return Step('docs', 'Sphinx, for the documentation', 'about 10 s', (requirements, ),
                     lambda: self.environment.pip('--prefer-binary', '-r', str(requirements)))
 
     def mmcv_step(self) -> Step:
-        """The compiled operators of mmcv."""
+        """The compiled operators of mmcv.
+
+        Raises:
+            SetupError: If the stack holds mmcv-lite, which has none.
+        """
+        if self.stack.mmcv == 'mmcv-lite':
+            raise SetupError(f'the stack {self.stack.name} holds mmcv-lite, which has no operators to compile.',
+                             "go without, torchvision's take their place; or `make mmcv` with the default STACK=onedl.")
         return Step('mmcv', 'compiling the operators of mmcv', '8 to 10 min on 2 cores', (), self.build_mmcv)
 
     def make_venv(self) -> None:
@@ -96,7 +103,11 @@ class Installation:
                                        '"with torch", torch.__version__)')
 
     def build_mmcv(self) -> None:
-        """Compiles mmcv against the environment's torch."""
+        """Compiles mmcv against the environment's torch.
+
+        Raises:
+            SetupError: If there is nothing to compile it with.
+        """
         if not any(map(shutil.which, (os.environ.get('CXX') or 'g++', 'c++'))):
             raise SetupError('there is no C++ compiler.', 'install one (on Debian and Ubuntu "apt install g++").')
         if not Path(sysconfig.get_paths()['include'], 'Python.h').is_file():

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from plugconv_mm.runtime.dry_run import DryRunReport, build_data, dry_run_apart
@@ -19,23 +20,24 @@ from plugconv_mm.runtime.dry_run import DryRunReport, build_data, dry_run_apart
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def find_configs(pattern='*'):
+def find_configs(pattern: str = '*') -> list[Path]:
     """The configs under ``configs`` whose path contains a text or matches a pattern such as ``hornet/upernet*``."""
     paths = (path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
     return sorted(path for path in paths if pattern in str(path) or fnmatch.fnmatch(str(path), f'*{pattern}*'))
 
 
-def check(configs, folder, jobs=1, log=print):
+def check(configs: Sequence[Path], folder: Path, jobs: int = 1,
+          log: Callable[[str], object] = print) -> list[DryRunReport]:
     """Dry-run configs, each in a process of its own.
 
     Args:
-        configs (list[Path]): Relative to the repository.
-        folder (Path): For data, logs and checkpoints; logs of what failed stay.
-        jobs (int): Processes at a time.
-        log (callable): Takes a line for each config.
+        configs: Paths relative to the repository.
+        folder: The folder of data, logs and checkpoints; logs of what failed stay.
+        jobs: Number of processes at a time.
+        log: Called with a line for each config.
 
     Returns:
-        list[DryRunReport]: In the order of ``configs``.
+        The reports in the order of ``configs``.
     """
     os.chdir(ROOT)
     build_data(folder / 'data')
@@ -72,7 +74,7 @@ def check(configs, folder, jobs=1, log=print):
     return [reports[number] for number in sorted(reports)]
 
 
-def table(reports):
+def table(reports: Sequence[DryRunReport]) -> str:
     """A table in Markdown."""
     rows = [('Config', 'Parameters', 'Losses', 'Evaluated', 'Weights left out', 'Seconds', 'Result')]
     for r in reports:
@@ -86,7 +88,7 @@ def table(reports):
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('pattern', nargs='?', default='*', help='only configs whose path contains or matches this')
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time; the largest take 8 GB of memory')

@@ -13,16 +13,21 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
 class Network:
-    """What differs from configs/_base_/study.py."""
+    """Settings of a network that differ from configs/_base_/study.py."""
     name: str
     backbone: dict = field(default_factory=dict)
     neck: dict = field(default_factory=dict)
@@ -39,17 +44,18 @@ class Question:
     networks: list[Network]
 
 
-def convnext(name, kind, channels=(16, 32), hooks=(), **kwargs):
+def convnext(name: str, kind: str, channels: Sequence[int] = (16, 32), hooks: Sequence[dict] = (),
+             **kwargs: Any) -> Network:
     arch = dict(channels=[16, 32, 64, 128], depths=[1, 2, 1, 1])
     backbone = dict(_delete_=True, type=f'plugconv_mm.{kind}', arch=arch, out_indices=(0, 1), layer_scale_init=1.)
     return Network(name, backbone | kwargs, dict(in_channels=list(channels)), list(hooks))
 
 
-def slak(name, size, small=5, **kwargs):
+def slak(name: str, size: int, small: int = 5, **kwargs: Any) -> Network:
     return convnext(name, 'SLaK', kernel_size=(size, ) * 4, small_kernel=small, **dict(width_factor=1.) | kwargs)
 
 
-def kernel_warehouse(ratio):
+def kernel_warehouse(ratio: float) -> Network:
     # cells of half the size at half the budget, as the paper has them
     cells = {} if ratio >= 1 else dict(cell_inplane_ratio=0.5, cell_outplane_ratio=0.5)
     hooks = [dict(type='plugconv_mm.KernelWarehouseTemperatureHook', iters=200)]
@@ -84,7 +90,7 @@ STUDY = [
 ]
 
 
-def configure(question, network, seed, data, work_dir):
+def configure(question: Question, network: Network, seed: int, data: Path, work_dir: Path) -> 'Config':
     """The config of one training."""
     from mmengine.config import Config
     cfg = Config.fromfile(ROOT / 'configs/_base_/study.py')
@@ -107,11 +113,11 @@ def configure(question, network, seed, data, work_dir):
     return cfg
 
 
-def result_file(out, number, index, seed):
+def result_file(out: Path, number: int, index: int, seed: int) -> Path:
     return out / f'{number}-{index}-{seed}-of-{STUDY[number].iters}.json'
 
 
-def train(number, index, seed, data, out):
+def train(number: int, index: int, seed: int, data: Path, out: Path) -> None:
     """Train one network, in this process, and write what came out."""
     import torch
     from mmengine.hooks import Hook
@@ -146,7 +152,7 @@ def train(number, index, seed, data, out):
         file.write(json.dumps(result).encode())
 
 
-def run_all(tasks, data, out, jobs):
+def run_all(tasks: Sequence[tuple[int, int, int]], data: Path, out: Path, jobs: int) -> None:
     """Train what has not been trained, each in a process of its own, and show how far it is."""
     waiting = [task for task in tasks if not result_file(out, *task).is_file()]
     total, done, running, start = len(waiting), 0, {}, time.perf_counter()
@@ -177,7 +183,7 @@ def run_all(tasks, data, out, jobs):
                   flush=True)
 
 
-def summarise(seeds, out):
+def summarise(seeds: int, out: Path) -> list[dict]:
     """Read the results of all networks: by question a list of dicts."""
     summary = []
     for number, question in enumerate(STUDY):
@@ -191,10 +197,10 @@ def summarise(seeds, out):
     return summary
 
 
-def table(summary):
+def table(summary: Sequence[dict]) -> str:
     """A table in Markdown: mean ± standard deviation over the seeds."""
 
-    def figure(values):
+    def figure(values: Sequence[float]) -> str:
         return f'{mean(values):.1f} ± {stdev(values):.1f}' if len(values) > 1 else f'{values[0]:.1f}'
 
     lines = []
@@ -210,7 +216,7 @@ def table(summary):
     return '\n'.join(lines)
 
 
-def plot(path, summary):
+def plot(path: Path, summary: Sequence[dict]) -> None:
     """Means over the iterations, with one standard deviation to each side."""
     from matplotlib.figure import Figure
 
@@ -230,7 +236,7 @@ def plot(path, summary):
     save_figure(figure, path)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, default=Path('data/distant_cue'), help='where the images are built')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/study'), help='for results and logs')

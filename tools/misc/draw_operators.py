@@ -5,6 +5,7 @@ weights, on noise. See plugconv_mm/analysis/receptive_field.py.
 """
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ OUT = Path(__file__).resolve().parents[2] / 'docs/images/operators'
 
 
 class FirstStep(nn.Module):
-    """What H-MHSA has after the attention inside windows."""
+    """Output of the first step of H-MHSA, the attention inside windows."""
 
     def __init__(self, attention: HMHSA) -> None:
         super().__init__()
@@ -140,7 +141,7 @@ def field(name: str, panel: str, size: int = 56, channels: int = 64, number: int
     return contributions(layer, (torch.randn(1, channels, size, size) for _ in range(number)))
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=OUT, metavar='DIR', help='where to put them (default: %(default)s)')
     parser.add_argument('--only', nargs='+', choices=FIGURES, default=FIGURES, help='some of them (default: all)')

@@ -5,12 +5,13 @@ With them in place of ``data``, every config for these data sets runs as written
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
 from plugconv_mm.datasets import build_mini
 from plugconv_mm.errors import DataError
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', default='data/mini', help='the folder to build (default: %(default)s)')
     args = parser.parse_args(argv)

@@ -4,6 +4,7 @@ What papers publish stands in the metafiles and is kept; parameters, multiply-ad
 anew. A config without an entry gets one.
 """
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from plugconv_mm.analysis import build_model, measure, padded_shape
@@ -25,7 +26,7 @@ from plugconv_mm.runtime.user_errors import plain_errors
 ROOT = Path(__file__).parents[2] / 'configs'
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('families', nargs='*', metavar='FAMILY', help=f'of {", ".join(FAMILIES)} (default: all)')
     parser.add_argument('--tables', action='store_true', help='only write the tables, from the metafiles as they are')
@@ -35,7 +36,7 @@ def parse_args(argv=None):
     return args
 
 
-def update(metafile):
+def update(metafile: Path) -> None:
     """Measure all configs of a family."""
     content = read(metafile)
     known = {model['Name']: model for model in content.get('Models') or ()}
@@ -51,7 +52,7 @@ def update(metafile):
     write(metafile, content)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with plain_errors('update_model_zoo.py'):
         for family in args.families or FAMILIES:

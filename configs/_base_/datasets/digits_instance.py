@@ -1,12 +1,12 @@
 # handwritten digits on photographs, laid out like COCO
 data_root = 'data/digits/'
-prepare_data = 'python tools/dataset_converters/digits.py --out {data_root}'  # named when the data is not there
+prepare_data = 'python tools/dataset_converters/digits.py --out {data_root}'  # for the message about missing data
 metainfo = dict(
     classes=('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'),
     palette=[(31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75),
              (227, 119, 194), (160, 160, 160), (188, 189, 34), (23, 190, 207)])
 
-# no flip: a mirrored digit is another digit, or none
+# no flip: a mirrored digit is a different digit, or none
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -25,7 +25,7 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[[dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (128, 160, 192)],
-                    [dict(type='RandomFlip', prob=0.)],  # no flip, and the merging asks whether there was one
+                    [dict(type='RandomFlip', prob=0.)],  # no flip; merging reads the key that it sets
                     [dict(type='LoadAnnotations', with_bbox=True)],
                     [dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
                                                            'scale_factor', 'flip', 'flip_direction'))]]),

@@ -1,12 +1,12 @@
 # handwritten digits on photographs, laid out like ADE20K: label 0 is unlabelled, so reduce_zero_label
 data_root = 'data/digits/'
-prepare_data = 'python tools/dataset_converters/digits.py --out {data_root}'  # named when the data is not there
+prepare_data = 'python tools/dataset_converters/digits.py --out {data_root}'  # for the message about missing data
 metainfo = dict(
     classes=('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'),
     palette=[[40, 40, 40], [31, 119, 180], [255, 127, 14], [44, 160, 44], [214, 39, 40], [148, 103, 189],
              [140, 86, 75], [227, 119, 194], [160, 160, 160], [188, 189, 34], [23, 190, 207]])
 
-# no flip: a mirrored digit is another digit, or none
+# no flip: a mirrored digit is a different digit, or none
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
@@ -17,7 +17,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(160, 160), keep_ratio=True),
-    # after the resize: predictions are compared at the size of the image
+    # after the resize, as predictions are compared at the size of the image
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]

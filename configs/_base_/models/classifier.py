@@ -1,4 +1,4 @@
-# the backbone's last map, averaged, and a linear layer; to be given a backbone and the head's in_channels
+# a linear layer on the average of the backbone's last map; needs a backbone and the head's in_channels
 model = dict(
     type='ImageClassifier',
     backbone=dict(out_indices=(3, )),

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from plugconv_mm.compat.mmcv_ops.checks import check_shape, compute_dtype
 
-_PAIRS_AT_ONCE = 2**18
+_PAIRS_AT_ONCE = 2**15
 _BOXES_AT_ONCE = 128
 _NO_AREA = 1e-14
 
@@ -57,14 +57,21 @@ def _pair_ious(first: Tensor, second: Tensor, by_first: bool = False) -> Tensor:
     return result
 
 
-def _ious(first: Tensor, second: Tensor, by_first: bool = False) -> Tensor:
-    """Compute the IoU of each box with each: (M, N). Boxes whose circles do not meet are passed over."""
+def _ious(first: Tensor, second: Tensor, by_first: bool = False, least: float = 0) -> Tensor:
+    """Compute the IoU of each box with each: (M, N).
+
+    Boxes whose circles do not meet are passed over, and with ``least`` those whose areas differ too much for an IoU as
+    high as that.
+    """
     result = first.new_zeros(len(first), len(second))
-    step = max(1, 16 * _PAIRS_AT_ONCE // max(len(second), 1))
+    step = max(1, 64 * _PAIRS_AT_ONCE // max(len(second), 1))
     for start in range(0, len(first), step):
         part = first[start:start + step]
         reach = part[:, None, 2:4].norm(dim=-1) + second[:, 2:4].norm(dim=-1)
         near = (part[:, None, :2] - second[:, :2]).norm(dim=-1) <= reach / 2
+        if least > 0:
+            area1, area2 = part[:, None, 2] * part[:, None, 3], second[:, 2] * second[:, 3]
+            near &= torch.minimum(area1, area2) >= (least - 1e-5) * torch.maximum(area1, area2)
         rows, columns = near.nonzero(as_tuple=True)
         result[start + rows, columns] = _pair_ious(part[rows], second[columns], by_first)
     return result
@@ -100,7 +107,7 @@ def nms_rotated(dets: Tensor, scores: Tensor, order: Tensor, dets_sorted: Tensor
     while len(rest):
         # The best boxes that are left decide among themselves, then those that stay decide on all others.
         best, boxes_of_best = rest[:_BOXES_AT_ONCE], boxes[:_BOXES_AT_ONCE]
-        iou = _ious(boxes_of_best, boxes)
+        iou = _ious(boxes_of_best, boxes, least=threshold)
         over = iou >= threshold if on_cpu else iou > threshold
         among = over[:, :len(best)].cpu().numpy()
         stays = np.ones(len(best), dtype=bool)

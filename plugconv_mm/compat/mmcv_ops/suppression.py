@@ -131,8 +131,8 @@ def line_nms_forward(boxes: Tensor, scores: Tensor, thresh: float, top_k: int) -
         return (end >= start) & (start >= 0) & (distance < np.float32(thresh) * (end - start + 1))
 
     groups = _groups(scores, suppressed, most=top_k)
-    keep, parent = torch.zeros((2, len(lanes)), dtype=torch.int64)
+    keep, parent = torch.zeros((2, len(lanes)), dtype=torch.int64, device='cpu')
     for number, group in enumerate(groups, start=1):
         keep[number - 1] = int(group[0])
         parent[torch.from_numpy(group)] = number
-    return [tensor.to(boxes.device) for tensor in (keep, torch.tensor(len(groups)), parent)]
+    return [tensor.to(boxes.device) for tensor in (keep, torch.tensor(len(groups), device='cpu'), parent)]

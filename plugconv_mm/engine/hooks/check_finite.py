@@ -1,6 +1,7 @@
-"""Stop at the first loss or input that is not a number."""
+"""A check of inputs and losses for NaN and infinity."""
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from plugconv_mm.errors import NonFiniteError
 from plugconv_mm.registry import HOOKS
@@ -8,14 +9,17 @@ from plugconv_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckFiniteHook(Hook):
-    """Ends training at the first input or loss that is NaN or infinite.
+    """A check that stops training at the first input or loss that is NaN or infinite.
 
-    It runs before the hooks that log and save, so no checkpoint of such weights is written; the last one saved is
-    from before. It reads the losses that are logged anyway, every iteration.
+    It runs before the hooks that log and save, so no checkpoint with such weights is written. It reads the losses that
+    are logged anyway, in every iteration.
+
+    Raises:
+        NonFiniteError: In training, at such an input or loss; the message names the images of the batch.
     """
     priority = 'VERY_HIGH'
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         inputs = (data_batch or {}).get('inputs')
         for number, tensor in enumerate([] if inputs is None else inputs):
             if torch.is_tensor(tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -24,7 +28,8 @@ class CheckFiniteHook(Hook):
                     f'{", ".join(_images(data_batch)[number:number + 1]) or f"image {number} of the batch"}. '
                     'Look at this file and at the transforms of the training pipeline.')
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         wrong = [f'{name} = {float(value.detach().float().sum())}' for name, value in (outputs or {}).items()
                  if torch.is_tensor(value) and 'loss' in name and not torch.isfinite(value).all()]
         if wrong:
@@ -36,7 +41,8 @@ class CheckFiniteHook(Hook):
                 'image, look at its annotations. --resume goes on from the last checkpoint, saved before this.')
 
 
-def _images(data_batch):
+def _images(data_batch: dict | None) -> list[str]:
+    """The files of a batch's images, if its samples name them."""
     samples = (data_batch or {}).get('data_samples')
     if not isinstance(samples, (list, tuple)):  # bare labels
         return []

@@ -1,4 +1,4 @@
-"""Dynamic sparse training, as SLaK is trained, and fine-tuning that keeps a sparse network sparse.
+"""Dynamic sparse training, as for SLaK, and fine-tuning that keeps a sparse network sparse.
 
 Liu et al., "More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using Sparsity",
 https://arxiv.org/abs/2207.03620.
@@ -11,9 +11,10 @@ from mmengine.dist import all_reduce, broadcast
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from plugconv_mm.errors import ConfigError, UnsupportedConfigError
+from plugconv_mm.errors import CheckpointError, ConfigError, NonFiniteError, UnsupportedConfigError
 from plugconv_mm.ops import DecomposedLargeKernelConv2d
 from plugconv_mm.ops.sparse_masks import (
     cosine_prune_rate,
@@ -33,38 +34,38 @@ _KEY = 'dynamic_sparsity'  # in the checkpoint
 
 @HOOKS.register_module()
 class DynamicSparsityHook(Hook):
-    """Trains with a fixed number of weights at zero, which change places as training goes on.
+    """Dynamic sparse training: a fixed number of weights is zero, and their positions change during training.
 
-    Every parameter of 2 or 4 dimensions that is trained has a mask. Weights, the optimizer's momenta and averaged
-    weights (``EMAHook``) are masked where the mask is 0. Every `update_frequency` steps of the optimizer, each layer
-    drops the part of its active weights that is smallest in magnitude (`prune_rate`, which goes to 0.005 over the run
-    like a cosine) and grows as many inactive ones, which start at 0. The count of active weights of a layer never
-    changes; a layer that would have a density of 0.99 or more stays dense.
+    Every trained parameter of 2 or 4 dimensions has a mask. Where it is 0, the weight, the optimizer's moments and the
+    averaged weight (``EMAHook``) are zero. Every ``update_frequency`` steps of the optimizer, each layer drops the part
+    of its active weights that is smallest in magnitude (``prune_rate``, which decays to 0.005 over the run like a
+    cosine) and grows as many inactive ones, which start at 0. The number of active weights of a layer is constant; a
+    layer whose density would be 0.99 or more stays dense.
 
-    The masks, and the first ones, are in the checkpoint as ``dynamic_sparsity``, apart from the state dict, which
-    therefore loads into a dense model. A resumed run goes on with them. The same masks hold in every process.
+    The current and the first masks are in the checkpoint under ``dynamic_sparsity``, apart from the state dict, which
+    therefore loads into a dense model. A resumed run continues with them. All processes have the same masks.
 
-    With each update goes a record into the log: ``density``, ``turnover`` (the part of the active weights that was
-    not active before) and ``first_mask_overlap`` (the part of the first mask that is active) of every group of layers
-    and of ``all``. ``tools/analysis_tools/plot_sparsity.py`` plots them.
+    Each update is logged for every group of layers and for ``all``: ``density``, ``turnover`` (the part of the active
+    weights that was inactive before) and ``first_mask_overlap`` (the part of the first mask that is active).
+    ``tools/analysis_tools/plot_sparsity.py`` plots them.
 
     Args:
-        sparsity (float): weights at zero, as a part of all that have a mask.
-        sparse_init (str): where the first masks come from. ``'snip'``, ``'erk'`` or ``'uniform'`` say how dense each
-            layer is: by ``|weight · gradient|`` on the first batch compared over all layers, by Erdős–Rényi–Kernel, or
-            all alike; which weights are active is random then. ``'loaded'`` takes the zeros of the weights that were
-            loaded and keeps them, without updates: for fine-tuning a sparse network, with no use for `sparsity` and
-            what says how to update. Where they have none it warns, and training is dense.
-        growth (str): ``'random'`` or ``'gradient'``, where its magnitude is largest.
-        prune_rate (float): part of the active weights that the first update replaces.
-        update_frequency (int): steps of the optimizer between updates.
-        only_large_kernel (bool): mask the large kernels' branches alone.
-        module (str): the part of the model to make sparse, such as ``'backbone'``; all of it by default.
+        sparsity: The part of the weights with masks that is zero.
+        sparse_init: The initial masks. ``'snip'``, ``'erk'`` and ``'uniform'`` choose the density of each layer: by
+            ``|weight · gradient|`` on the first batch, ranked over all layers; by Erdős–Rényi–Kernel; or the same for
+            all. The active weights of a layer are then random. ``'loaded'`` keeps the zeros of the loaded weights,
+            without updates, for fine-tuning a sparse network; ``sparsity`` and the arguments for updates have no effect
+            then. If the loaded weights have no zeros it warns, and training is dense.
+        growth: ``'random'``, or ``'gradient'`` for the weights whose gradients are largest in magnitude.
+        prune_rate: The part of the active weights that the first update replaces.
+        update_frequency: Number of steps of the optimizer between updates.
+        only_large_kernel: Whether only the branches of large kernels have masks.
+        module: The part of the model to make sparse, such as ``'backbone'``; the whole model by default.
 
     Raises:
-        ValueError: An argument is out of range.
-        ConfigError: The model has nothing to mask, or a checkpoint to resume from has no masks or those of another
-            model.
+        ConfigError: An argument is out of range, or the model has nothing to mask.
+        CheckpointError: A checkpoint to resume from has no masks, or those of another model.
+        NonFiniteError: A gradient on the first batch is not finite, with ``'snip'``.
         UnsupportedConfigError: Parameters are sharded, or there are several optimizers.
 
     Example:
@@ -85,28 +86,28 @@ class DynamicSparsityHook(Hook):
         for name, value, known in (('sparse_init', sparse_init, ('snip', 'erk', 'uniform', 'loaded')),
                                    ('growth', growth, ('random', 'gradient'))):
             if value not in known:
-                raise ValueError(f'{name} must be one of {", ".join(known)}, got {value!r}')
+                raise ConfigError(f'{name} must be one of {", ".join(known)}, got {value!r}')
         for name, value in (('sparsity', sparsity), ('prune_rate', prune_rate)):
             if not 0 < value < 1:
-                raise ValueError(f'{name} must be between 0 and 1, got {value}')
+                raise ConfigError(f'{name} must be between 0 and 1, got {value}')
         if update_frequency < 1:
-            raise ValueError(f'update_frequency must be a positive number of steps, got {update_frequency}')
+            raise ConfigError(f'update_frequency must be a positive number of steps, got {update_frequency}')
         self.sparsity, self.sparse_init, self.growth = sparsity, sparse_init, growth
         self.prune_rate, self.update_frequency = prune_rate, update_frequency
         self.only_large_kernel, self.module = only_large_kernel, module
         self.masks: dict[str, Tensor] = {}  # bool, by the names of the parameters in the model
         self.step = 0  # of the optimizer
         self._first: dict[str, Tensor] = {}
-        self._state: dict | None = None  # of the checkpoint that was loaded
+        self._state: dict | None = None  # that of the loaded checkpoint
 
-    def after_load_checkpoint(self, runner, checkpoint):
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._state = checkpoint.get(_KEY)
 
-    def before_train(self, runner):
+    def before_train(self, runner: Runner) -> None:
         sharded = any(kind.__name__ == 'FullyShardedDataParallel' for kind in type(runner.model).__mro__)
         if sharded or not isinstance(runner.optim_wrapper, OptimWrapper):
             raise UnsupportedConfigError('DynamicSparsityHook needs whole parameters and one optimizer: train with one '
-                                      'process or with distributed data parallel, and one optim_wrapper')
+                                         'process or with distributed data parallel, and one optim_wrapper')
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._parameters = self._find_parameters()
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
@@ -119,28 +120,28 @@ class DynamicSparsityHook(Hook):
             counts = erk_counts if self.sparse_init == 'erk' else uniform_counts
             self._start_at_random(
                 runner, counts([p.shape for p in self._parameters.values()], 1 - self.sparsity))
-        # A hook of the optimizer, not of the runner: it knows which iterations make a step, it comes before all that
-        # looks at the weights, and the gradients are still there.
+        # A hook of the optimizer, not of the runner: it is called at steps only, before any other hook reads the
+        # weights, and while the gradients still exist.
         self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(lambda *_: self._after_step(runner))
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         if self.sparse_init == 'snip' and not self.masks:
             self._start_at_random(runner, snip_counts(self._snip_scores(data_batch), 1 - self.sparsity))
 
-    def before_save_checkpoint(self, runner, checkpoint):
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint[_KEY] = dict(
             step=self.step,
             masks={name: pack_mask(mask) for name, mask in self.masks.items()},
             first_masks={name: pack_mask(mask) for name, mask in self._first.items()})
 
-    def after_train(self, runner):
+    def after_train(self, runner: Runner) -> None:
         self._handle.remove()
 
     def _find_parameters(self) -> dict[str, nn.Parameter]:
         modules = dict(self._model.named_modules())
         if self.module not in modules:
             raise ConfigError(f'DynamicSparsityHook: the model has no module {self.module!r}; it has '
-                             f'{", ".join(name for name, _ in self._model.named_children())}')
+                              f'{", ".join(name for name, _ in self._model.named_children())}')
         roots = [self.module]
         if self.only_large_kernel:
             roots = [name for name, m in modules.items() if isinstance(m, DecomposedLargeKernelConv2d)
@@ -149,12 +150,13 @@ class DynamicSparsityHook(Hook):
         found = {name: p for name, p in self._model.named_parameters()
                  if p.requires_grad and p.dim() in (2, 4) and name.startswith(prefixes)}
         if not found:
-            raise ConfigError('DynamicSparsityHook found nothing to make sparse: no trained parameter of 2 or 4 '
-                             f'dimensions in {", ".join(map(repr, roots)) or "large kernels, of which there are none"}')
+            raise ConfigError(
+                'DynamicSparsityHook found nothing to make sparse: no trained parameter of 2 or 4 '
+                f'dimensions in {", ".join(map(repr, roots)) or "large kernels, of which there are none"}')
         return found
 
-    def _snip_scores(self, data_batch) -> list[Tensor]:
-        """|weight · gradient| on this batch; over several processes the gradient is that of all their batches."""
+    def _snip_scores(self, data_batch: dict) -> list[Tensor]:
+        """Compute |weight · gradient| on this batch, or on those of all processes."""
         # On copies: neither the statistics of batch norms nor the batch may change. In float32, as half-precision
         # gradients need a scale that is not known yet.
         model = copy.deepcopy(self._model).train()
@@ -168,23 +170,24 @@ class DynamicSparsityHook(Hook):
             all_reduce(gradient, 'mean')
             scores.append((parameter.detach() * gradient).abs())
             if not scores[-1].isfinite().all():
-                raise ConfigError(f'DynamicSparsityHook: the gradient of {name} on the first batch is not finite, so '
-                                 "SNIP cannot compare it; look at the data and the model, or use sparse_init='erk'")
+                raise NonFiniteError(
+                    f'DynamicSparsityHook: the gradient of {name} on the first batch is not finite, so '
+                    "SNIP cannot compare it; look at the data and the model, or use sparse_init='erk'")
         return scores
 
-    def _generator(self, runner) -> torch.Generator:
-        """Randomness that is a function of the run's seed and the step, in a resumed run too."""
+    def _generator(self, runner: Runner) -> torch.Generator:
+        """A generator seeded by the run's seed and the step, so that a resumed run draws the same numbers."""
         device = next(iter(self._parameters.values())).device
         return torch.Generator(device).manual_seed((runner.seed * 1_000_003 + self.step) % 2**63)
 
-    def _start_at_random(self, runner, counts: list[int]) -> None:
+    def _start_at_random(self, runner: Runner, counts: list[int]) -> None:
         generator = self._generator(runner)
         self._start(runner, {name: random_mask(p.shape, count, generator)
                              for (name, p), count in zip(self._parameters.items(), counts, strict=True)})
 
-    def _start(self, runner, masks: dict[str, Tensor]) -> None:
+    def _start(self, runner: Runner, masks: dict[str, Tensor]) -> None:
         active = torch.stack([mask.sum() for mask in masks.values()]).tolist()
-        # In loaded weights, nothing but zeros is an initial value and not what sparse training left.
+        # A loaded parameter of zeros only has its initial value; sparse training did not make it so.
         least = self.sparse_init == 'loaded'
         self.masks = {name: mask for (name, mask), n in zip(masks.items(), active, strict=True)
                       if least <= n < 0.99 * mask.numel()}
@@ -196,7 +199,7 @@ class DynamicSparsityHook(Hook):
             raise ConfigError(f'DynamicSparsityHook: a sparsity of {self.sparsity} leaves every layer dense')
         empty = [name for name, n in zip(masks, active, strict=True) if name in self.masks and not n]
         if empty:
-            runner.logger.warning(f'No weight is active in {", ".join(empty)}: these layers give nothing')
+            runner.logger.warning(f'No weight is active in {", ".join(empty)}: these layers give zeros')
         self._share_masks()
         self._first = {name: mask.clone() for name, mask in self.masks.items()}
         self._count_active()
@@ -208,15 +211,17 @@ class DynamicSparsityHook(Hook):
             f'weights are active in {len(self.masks)} layers, {len(masks) - len(self.masks)} layers are dense. '
             f'Densities: {", ".join(densities)}')
 
-    def _resume(self, runner) -> None:
+    def _resume(self, runner: Runner) -> None:
         if self._state is None:
-            raise ConfigError('DynamicSparsityHook: the checkpoint to resume from has no masks, so it is not of a '
-                             'sparse training. Start from its weights with load_from instead, or leave out the hook')
+            raise CheckpointError(
+                'DynamicSparsityHook: the checkpoint to resume from has no masks, so it is not of a '
+                'sparse training. Start from its weights with load_from instead, or leave out the hook')
         masks, first = self._state['masks'], self._state['first_masks']
         unknown = sorted(set(masks) - set(self._parameters))
         if unknown:
-            raise ConfigError(f'DynamicSparsityHook: the masks of the checkpoint are for other parameters than those '
-                             f'of this model and these settings, e.g. {unknown[0]}')
+            raise CheckpointError(
+                f'DynamicSparsityHook: the masks of the checkpoint are for other parameters than those '
+                f'of this model and these settings, e.g. {unknown[0]}')
         for packed, target in ((masks, self.masks), (first, self._first)):
             for name, bits in packed.items():
                 parameter = self._parameters[name]
@@ -225,7 +230,7 @@ class DynamicSparsityHook(Hook):
         self._count_active()
 
     def _share_masks(self) -> None:
-        """Every process goes on with the masks of the first."""
+        """Give all processes the masks of the first."""
         flat = torch.cat([mask.flatten() for mask in self.masks.values()]).byte()
         broadcast(flat)
         parts = flat.bool().split([mask.numel() for mask in self.masks.values()])
@@ -234,20 +239,20 @@ class DynamicSparsityHook(Hook):
     def _count_active(self) -> None:
         self._active = {name: int(mask.sum()) for name, mask in self.masks.items()}
 
-    def _after_step(self, runner) -> None:
+    def _after_step(self, runner: Runner) -> None:
         self.step += 1
         if not self.masks:
             return
-        # After the last step nothing would train what an update grows.
+        # Weights that grow after the last step would never be trained.
         if (self.sparse_init != 'loaded' and self.step % self.update_frequency == 0
                 and self.step < self._total_steps):
             self._update(runner)
         else:
-            self._mask(runner, self.masks, averages=False)  # they are zero there, and averages of zeros stay so
+            self._mask(runner, self.masks, averages=False)  # averages of zeros are zero
 
     @torch.no_grad()
-    def _mask(self, runner, masks: dict[str, Tensor], averages: bool = True) -> None:
-        """Zero weights, momenta, and on demand averaged weights, in place."""
+    def _mask(self, runner: Runner, masks: dict[str, Tensor], averages: bool = True) -> None:
+        """Multiply weights, moments and, on demand, averaged weights with masks, in place."""
         state = runner.optim_wrapper.optimizer.state
         ema = [hook.ema_model.module for hook in runner.hooks if averages and isinstance(hook, EMAHook)]
         tensors, factors = [], []
@@ -263,7 +268,8 @@ class DynamicSparsityHook(Hook):
         torch._foreach_mul_(tensors, factors)
 
     @torch.no_grad()
-    def _update(self, runner) -> None:
+    def _update(self, runner: Runner) -> None:
+        """Drop and grow weights of every layer."""
         rate = cosine_prune_rate(self.step, self._total_steps, self.prune_rate)
         generator = self._generator(runner)
         before, kept = dict(self.masks), dict(self.masks)
@@ -272,7 +278,7 @@ class DynamicSparsityHook(Hook):
             count = round(rate * self._active[name])
             if self.growth == 'random':
                 kept[name], self.masks[name] = drop_and_grow(parameter, mask, count, generator)
-            elif parameter.grad is not None:  # a layer that took no part in the loss has nothing to go by
+            elif parameter.grad is not None:  # a layer without a gradient has no part in the loss, and keeps its mask
                 kept[name], self.masks[name] = drop_and_grow(parameter, mask, count, gradient=parameter.grad)
         self._share_masks()
         self._mask(runner, {name: kept[name] & self.masks[name] for name in kept})
@@ -282,8 +288,8 @@ class DynamicSparsityHook(Hook):
             f'{record["turnover/all"]:.1%} are others than before, {record["first_mask_overlap/all"]:.1%} of the '
             'first are active')
 
-    def _record(self, runner, iteration: int, before: dict[str, Tensor]) -> dict[str, float]:
-        """Log the state of every group of layers after so many iterations."""
+    def _record(self, runner: Runner, iteration: int, before: dict[str, Tensor]) -> dict[str, float]:
+        """Log the state of every group of layers after this number of iterations."""
         record = mask_statistics(self.masks, self._first, before)
         runner.visualizer.add_scalars({'iter': iteration, **record}, step=iteration)
         return record

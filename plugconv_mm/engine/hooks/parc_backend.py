@@ -1,9 +1,12 @@
-"""Says which backend ParC takes."""
+"""A log of the backends that ParC takes."""
 from collections import Counter
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from plugconv_mm.ops import ParC2d
 from plugconv_mm.registry import HOOKS
@@ -11,17 +14,18 @@ from plugconv_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ParCBackendHook(Hook):
-    """Logs once in training, validation and test which backend the ParC layers of the model take at which map size.
+    """A log, once in training, validation and test, of the backend of the ParC layers at each map size.
 
-    It looks at the first iteration only. The tools register it by themselves; a model without ParC logs nothing.
+    It records the first iteration only. The tools register it themselves; for a model without ParC it logs nothing.
     """
 
-    def __init__(self):
-        self._done = set()
-        self._handles = []
-        self._calls = Counter()
+    def __init__(self) -> None:
+        self._done: set[str] = set()
+        self._handles: list[RemovableHandle] = []
+        self._calls: Counter[tuple[int, int, str]] = Counter()
 
-    def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
+    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                     mode: str = 'train') -> None:
         if mode in self._done:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -29,11 +33,12 @@ class ParCBackendHook(Hook):
         self._handles = [layer.register_forward_hook(self._note) for layer in model.modules()
                          if isinstance(layer, ParC2d)]
 
-    def _note(self, layer, args, output):
+    def _note(self, layer: ParC2d, args: tuple[Tensor, ...], output: Tensor) -> None:
         height, width = args[0].shape[2:]
         self._calls[height, width, layer.select_backend(args[0])] += 1
 
-    def _after_iter(self, runner, batch_idx, data_batch=None, outputs=None, mode='train'):
+    def _after_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: object = None,
+                    mode: str = 'train') -> None:
         if mode in self._done:
             return
         self._done.add(mode)

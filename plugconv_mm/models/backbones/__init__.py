@@ -1,7 +1,21 @@
 """Networks of four stages for detectors, segmentors and classifiers."""
+from typing import TYPE_CHECKING
+
 from plugconv_mm.compat.packages import plug_ins
 
-__getattr__, __all__ = plug_ins(
+if TYPE_CHECKING:
+    from plugconv_mm.models.backbones.hornet import HorNet as HorNet
+    from plugconv_mm.models.backbones.kw_convnext import KWConvNeXt as KWConvNeXt
+    from plugconv_mm.models.backbones.kw_mobilenetv2 import KWMobileNetV2 as KWMobileNetV2
+    from plugconv_mm.models.backbones.kw_resnet import KWResNet as KWResNet
+    from plugconv_mm.models.backbones.parc_convnext import ParCConvNeXt as ParCConvNeXt
+    from plugconv_mm.models.backbones.parc_mobilenetv2 import ParCMobileNetV2 as ParCMobileNetV2
+    from plugconv_mm.models.backbones.parc_resnet import ParCResNet as ParCResNet
+    from plugconv_mm.models.backbones.parcnet import ParCNet as ParCNet
+    from plugconv_mm.models.backbones.slak import SLaK as SLaK
+    from plugconv_mm.models.backbones.transcnn import TransCNN as TransCNN
+
+__getattr__, __dir__, __all__ = plug_ins(
     __name__,
     hornet=['HorNet'],
     kw_convnext=['KWConvNeXt'],

@@ -50,10 +50,10 @@ class HorNet(ConvNeXtBackbone):
     """HorNet: a ConvNeXt whose 7x7 convolutions are gnConv modules of orders 2, 3, 4, 5.
 
     Args:
-        arch: ``'tiny'``, ``'small'``, ``'base'`` or ``'large'`` followed by ``'-7x7'``, ``'-gf'`` (the
-            global-local filter in the last two stages, for images of 224 pixels) or ``'-gf-img384'`` (its weights
-            sized for 384 pixels); or a dict with the keys ``channels``, ``depths``, ``orders`` and ``filters``
-            (``'7x7'`` or ``'gf'``) and ``filter_sizes`` ((h, w) of the complex weight of ``'gf'``), all per stage.
+        arch: ``'tiny'``, ``'small'``, ``'base'`` or ``'large'`` followed by ``'-7x7'``, ``'-gf'`` (the global-local
+            filter in the last two stages, for images of 224 pixels) or ``'-gf-img384'`` (its weights sized for 384
+            pixels); or a dict with the keys ``channels``, ``depths``, ``orders`` and ``filters`` (``'7x7'`` or
+            ``'gf'``) and ``filter_sizes`` ((h, w) of the complex weight of ``'gf'``), all per stage.
         in_channels: Channels of the image.
         out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
         scale: Factor on the output of the filters.

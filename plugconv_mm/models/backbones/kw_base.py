@@ -35,7 +35,8 @@ class KWBackbone(Backbone):
 def conv(warehouse: KernelWarehouse, name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
          groups: int = 1, dynamic: bool = True) -> nn.Module:
     """Make a same-padded convolution, of the warehouse where it is dynamic."""
-    settings = dict(stride=stride, padding=(kernel_size - 1) // 2, groups=groups, bias=False)
+    padding = (kernel_size - 1) // 2
     if dynamic:
-        return KWConv2d(in_channels, out_channels, kernel_size, **settings, warehouse=warehouse, name=name)
-    return nn.Conv2d(in_channels, out_channels, kernel_size, **settings)
+        return KWConv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False,
+                        warehouse=warehouse, name=name)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)

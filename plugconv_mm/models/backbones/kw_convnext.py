@@ -6,7 +6,6 @@ Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.arch import look_up_arch
@@ -14,18 +13,12 @@ from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.kw_base import KWBackbone
 from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
-from plugconv_mm.ops.kernel_warehouse import pool
-from plugconv_mm.ops.mechanisms.tracing import is_exporting
 from plugconv_mm.registry import MODELS
 
 
 def _pointwise(layer: KWLinear, x: Tensor) -> Tensor:
     """Apply the layer to the channels of a map (N, C, H, W) that is channels-last in memory, as is the result."""
-    if is_exporting():
-        return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    weights = layer.kernels(pool(x, (2, 3)))[:, :, 0, 0]
-    samples = zip(x.permute(0, 2, 3, 1).split(1), weights, strict=True)
-    return torch.cat([F.linear(sample, weight, layer.bias) for sample, weight in samples]).permute(0, 3, 1, 2)
+    return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class KWConvNeXtBlock(ResidualBlock):
@@ -57,19 +50,18 @@ class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
     Args:
         arch: ``'tiny'``, or a dict with the keys ``depths`` and ``channels``, per stage.
         in_channels: Channels of the image.
-        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and
-            in the next two.
+        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and in the next two.
         cell_inplane_ratio: Input channels of a cell relative to the greatest common divisor.
         cell_outplane_ratio: Output channels of a cell likewise.
-        sharing_range: What loses its number in ``stage{s}_layer{l}_dwconv0`` and
-            ``stage{s}_layer{l}_pwconv{k}``, the names from which sharing follows.
+        sharing_range: What loses its number in ``stage{s}_layer{l}_dwconv0`` and ``stage{s}_layer{l}_pwconv{k}``, the
+            names from which sharing follows.
         nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
         reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
         out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
         layer_scale_init: Initial value of gamma.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
-            that trains draws from go on training.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage that trains
+            draws from go on training.
         norm_eval: Keep batch norms in eval mode while training; there are none.
         with_cp: Recompute each block in the backward pass to save memory.
         init_cfg: How to initialise the weights; from scratch by default.

@@ -5,6 +5,7 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https:
 """
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -29,20 +30,17 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
     Args:
         widen_factor: Factor on the widths; 1.0 and 0.5 are published.
         in_channels: Channels of the image.
-        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and
-            in the next two.
-        cell_inplane_ratio: Input channels of a cell relative to the greatest common
-            divisor.
+        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and in the next two.
+        cell_inplane_ratio: Input channels of a cell relative to the greatest common divisor.
         cell_outplane_ratio: Output channels of a cell likewise.
-        sharing_range: What loses its number in ``stage{s}_layer{l}_pwconv{k}`` and
-            ``stage{s}_layer{l}_dwconv{k}``, the names from which sharing follows.
+        sharing_range: What loses its number in ``stage{s}_layer{l}_pwconv{k}`` and ``stage{s}_layer{l}_dwconv{k}``, the
+            names from which sharing follows.
         nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
         reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
-        dynamic_pointwise: Stages, of 1 to 6, whose pointwise convolutions are dynamic; the
-            last convolution always is.
+        dynamic_pointwise: Stages, of 1 to 6, whose pointwise convolutions are dynamic; the last convolution always is.
         out_indices: Outputs to return, at strides 4, 8, 16, 32 with 24, 32, 96, 1280 channels.
-        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and all up to output i - 1. Cells that a stage
-            that trains draws from go on training.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and all up to output i - 1. Cells that a stage that
+            trains draws from go on training.
         norm_cfg: Normalisation; BN by default.
         norm_eval: Keep batch norms in eval mode while training. Training from scratch needs False.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
@@ -66,9 +64,10 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
     warehouse_stages = (1, 2, 3, 4, 5, 6, 6)
     # The published network of budget 1/2. Warehouses: stem, depthwise of stages 1 to 5, pointwise 0, depthwise and
     # pointwise 1 of stage 6.
-    half = dict(cell_num_ratio=(1, 1, 1, 1, 1, 1, 0.5, 1, 0.5), cell_inplane_ratio=(1, 1, 1, 1, 1, 1, 0.5, 1, 0.5),
-                cell_outplane_ratio=(1, 1, 1, 1, 1, 1, 0.5, 1, 0.5), sharing_range=('layer', ), reduction=1 / 32,
-                dynamic_pointwise=(6, ))
+    half_budget: ClassVar[dict[str, Any]] = dict(
+        cell_num_ratio=(1, 1, 1, 1, 1, 1, 0.5, 1, 0.5), cell_inplane_ratio=(1, 1, 1, 1, 1, 1, 0.5, 1, 0.5),
+        cell_outplane_ratio=(1, 1, 1, 1, 1, 1, 0.5, 1, 0.5), sharing_range=('layer', ), reduction=1 / 32,
+        dynamic_pointwise=(6, ))
 
     def __init__(self,
                  widen_factor: float = 1.,
@@ -89,9 +88,9 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
                  init_cfg: dict | list[dict] | None = None) -> None:
         given = dict(cell_inplane_ratio=cell_inplane_ratio, cell_outplane_ratio=cell_outplane_ratio,
                      sharing_range=sharing_range, reduction=reduction, dynamic_pointwise=dynamic_pointwise)
-        given = {key: value for key, value in given.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         if cell_num_ratio == 0.5:
-            kw = self.half | given
+            kw: dict[str, Any] = self.half_budget | given
         else:
             wide = not isinstance(cell_num_ratio, Sequence) and cell_num_ratio >= 4
             kw = dict(cell_num_ratio=cell_num_ratio, cell_inplane_ratio=1, cell_outplane_ratio=1,
@@ -109,18 +108,18 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
                   drop_path: float) -> InvertedResidual:
             stage, layer = next(places)
 
-            def conv_of_block(name: str, *args: int, **kwargs: int) -> nn.Module:
-                return conv(warehouse, f'stage{stage}_layer{layer}_{name}', *args, **kwargs,
-                            dynamic=stage in dynamic or name == 'dwconv0')
+            def conv_of_block(name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
+                              groups: int = 1) -> nn.Module:
+                return conv(warehouse, f'stage{stage}_layer{layer}_{name}', in_channels, out_channels, kernel_size,
+                            stride, groups, dynamic=stage in dynamic or name == 'dwconv0')
 
             return InvertedResidual(in_channels, out_channels, stride, self.groups[group].expansion, conv_of_block,
                                     norm_cfg, drop_path, with_cp)
 
-        def conv_at_end(name: str, *args: int, **kwargs: int) -> nn.Module:
-            if name == 'stem':
-                return conv(warehouse, 'stage0_conv0', *args, **kwargs)
-            stage, layer = next(places)
-            return conv(warehouse, f'stage{stage}_layer{layer}_pwconv1', *args, **kwargs)
+        def conv_at_end(name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
+                        groups: int = 1) -> nn.Module:
+            name = 'stage0_conv0' if name == 'stem' else 'stage{}_layer{}_pwconv1'.format(*next(places))
+            return conv(warehouse, name, in_channels, out_channels, kernel_size, stride, groups)
 
         self._add_features(in_channels, widen_factor, drop_path_rate, norm_cfg, conv_at_end, block)
         warehouse.allocate(self)
@@ -132,7 +131,7 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
 
         The first block of a group belongs to the previous stage.
         """
-        layers, previous = Counter(), cls.warehouse_stages[0]
+        layers, previous = Counter[int](), cls.warehouse_stages[0]
         for group, stage in zip(cls.groups, cls.warehouse_stages, strict=True):
             for home in (previous, *[stage] * (group.depth - 1)):
                 yield home, layers[home]

@@ -58,17 +58,15 @@ class KWResNet(KWBackbone, ResNetBackbone):
     Args:
         depth: 18, 34, 50 or 101.
         in_channels: Channels of the image.
-        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and
-            in the next two.
+        cell_num_ratio: Parameter budget b; a sequence gives one for each warehouse, here and in the next two.
         cell_inplane_ratio: Input channels of a cell relative to the greatest common divisor.
         cell_outplane_ratio: Output channels of a cell likewise.
-        sharing_range: What loses its number in ``stage{s}_layer{l}_conv{k}``, the names from which
-            sharing follows.
+        sharing_range: What loses its number in ``stage{s}_layer{l}_conv{k}``, the names from which sharing follows.
         nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
         reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
         out_indices: Stages to return, at strides 4, 8, 16, 32.
-        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage
-            that trains draws from go on training.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage that trains
+            draws from go on training.
         norm_cfg: Normalisation; BN by default.
         norm_eval: Keep batch norms in eval mode while training. Training from scratch needs False.
         drop_path_rate: Stochastic depth of every block.
@@ -137,9 +135,10 @@ class KWResNet(KWBackbone, ResNetBackbone):
                         conv(warehouse, f'stage{stage - 1}_layer{previous + 1}_conv0', channels,
                              width * block.expansion, 1, stride, dynamic=stage > 0),
                         build_norm_layer(norm_cfg, width * block.expansion)[1])
-                layer.append(block(channels, width, stride, names, warehouse, before[0] >= 0, norm_cfg,
-                                   drop_path_rate, with_cp))
-                layer[-1].downsample = downsample
+                module = block(channels, width, stride, names, warehouse, before[0] >= 0, norm_cfg, drop_path_rate,
+                               with_cp)
+                module.downsample = downsample
+                layer.append(module)
                 channels = width * block.expansion
             previous = count
             self.add_module(f'layer{stage + 1}', layer)

@@ -23,6 +23,16 @@ class MakeConv(Protocol):
         ...
 
 
+class _Branch(nn.Sequential):
+    """Layers one after the other, of which the last two are a convolution and its norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, projection, norm = self
+        for layer in hidden:
+            x = layer(x)
+        return conv_bn(projection, norm, x)
+
+
 class InvertedResidual(ResidualBlock):
     """A 1×1 expansion, 3×3 depthwise convolution and linear 1×1 projection; a residual where nothing changes size.
 
@@ -41,7 +51,7 @@ class InvertedResidual(ResidualBlock):
                  norm_cfg: dict, drop_path: float, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         width = in_channels * expansion
-        self.conv = nn.Sequential()
+        self.conv = _Branch()
         if expansion != 1:
             self.conv.append(conv_norm_relu6(conv('pwconv0', in_channels, width, 1), width, norm_cfg))
         self.conv.append(conv_norm_relu6(conv('dwconv0', width, width, 3, stride, groups=width), width, norm_cfg))
@@ -50,11 +60,7 @@ class InvertedResidual(ResidualBlock):
         self.residual = stride == 1 and in_channels == out_channels
 
     def _forward(self, x: Tensor) -> Tensor:
-        *hidden, projection, norm = self.conv
-        y = x
-        for layer in hidden:
-            y = layer(y)
-        y = conv_bn(projection, norm, y)
+        y = self.conv(x)
         return x + self.drop_path(y) if self.residual else y
 
 

@@ -38,8 +38,7 @@ class ParCConvNeXt(ConvNeXtBackbone):
 
     Args:
         arch: ``'xt'``, ``'tiny'``, or a dict with the keys ``channels`` and ``depths``, per stage.
-        parc_blocks: How many of the last blocks of each stage are ParC. All zeros make a plain
-            ConvNeXt.
+        parc_blocks: How many of the last blocks of each stage are ParC. All zeros make a plain ConvNeXt.
         parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
         in_channels: Channels of the image.
         out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.

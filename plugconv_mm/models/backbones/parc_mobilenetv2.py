@@ -49,11 +49,10 @@ class ParCMobileNetV2(MobileNetV2Backbone):
     Stages end where the resolution changes: groups 1 and 2; group 3; groups 4 and 5; groups 6 and 7 with the last 1x1.
 
     Args:
-        widen_factor: Factor on the widths 16, 24, 32, 64, 96, 160, 320 of the groups, and on the 1280
-            channels of the last 1x1 where it is above 1; rounded to multiples of 8.
-        parc_blocks: How many of the last blocks of each of the seven groups are ParC. The first block
-            of a group changes width or resolution and keeps its 3x3. Only a group's first ParC has position
-            embeddings.
+        widen_factor: Factor on the widths 16, 24, 32, 64, 96, 160, 320 of the groups, and on the 1280 channels of the
+            last 1x1 where it is above 1; rounded to multiples of 8.
+        parc_blocks: How many of the last blocks of each of the seven groups are ParC. The first block of a group
+            changes width or resolution and keeps its 3x3. Only a group's first ParC has position embeddings.
         parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
         in_channels: Channels of the image.
         out_indices: Stages to return, at strides 4, 8, 16, 32; 24, 32, 96, 1280 channels.

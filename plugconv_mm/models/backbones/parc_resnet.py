@@ -9,7 +9,7 @@ convolution; everything around them is a ResNet as torchvision and mmdet have it
 from collections.abc import Sequence
 
 from mmcv.cnn import build_norm_layer
-from torch import nn
+from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.residual_block import drop_path_rates
@@ -125,5 +125,5 @@ class ParCResNet(ResNetBackbone):
         cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         if self.zero_init_residual and not any(cfg['type'] == 'Pretrained' for cfg in cfgs):
             for m in self.modules():
-                if isinstance(m, ParCBottleneck):
+                if isinstance(m, ParCBottleneck) and isinstance(m.bn3.weight, Tensor):  # a norm need not have weights
                     nn.init.zeros_(m.bn3.weight)

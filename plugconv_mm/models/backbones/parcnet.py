@@ -18,6 +18,7 @@ from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
 from plugconv_mm.models.backbones.residual_block import ResidualBlock, drop_path_rates
 from plugconv_mm.ops import ParC2d
+from plugconv_mm.ops.mechanisms.batch_norm import norm_of_features
 from plugconv_mm.registry import MODELS
 
 
@@ -62,12 +63,7 @@ class ChannelGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate = x.mean((2, 3), keepdim=True)
         for layer in self.fc:
-            if isinstance(layer, nn.BatchNorm2d) and layer.training and len(x) == 1:
-                # One image leaves one value per channel, which has no variance: fall back on the running statistics.
-                gate = F.batch_norm(gate, layer.running_mean, layer.running_var, layer.weight, layer.bias,
-                                    eps=layer.eps)
-            else:
-                gate = layer(gate)
+            gate = norm_of_features(layer, gate)
         return x * gate
 
 
@@ -152,8 +148,8 @@ class ParCNet(Backbone):
     Images of any size and aspect ratio work: kernels and embeddings are stretched along H and W on their own.
 
     Args:
-        arch: ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and
-            ``mixer_channels`` of the MetaFormer blocks in each of the last three stages.
+        arch: ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and ``mixer_channels`` of the
+            MetaFormer blocks in each of the last three stages.
         parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
         in_channels: Channels of the image.
         out_indices: Stages to return, at strides 4, 8, 16, 32; 64, 96, 128, 160 channels.

@@ -33,11 +33,10 @@ class SLaK(ConvNeXtBackbone):
     """SLaK: a ConvNeXt with depthwise kernels of up to 51×51, each decomposed into 51×5, 5×51 and 5×5.
 
     Args:
-        arch: ``'tiny'``, ``'small'`` or ``'base'``, or a dict with the keys ``depths`` and ``channels``,
-            per stage, before `width_factor`.
+        arch: ``'tiny'``, ``'small'`` or ``'base'``, or a dict with the keys ``depths`` and ``channels``, per stage,
+            before `width_factor`.
         in_channels: Channels of the image.
-        kernel_size: M of each stage, odd. A fifth entry, as in the published commands, stands for
-            `small_kernel`.
+        kernel_size: M of each stage, odd. A fifth entry, as in the published commands, stands for `small_kernel`.
         small_kernel: Short side of the kernels and size of the small one, odd.
         width_factor: Factor on the widths, which are truncated to integers.
         out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
@@ -48,9 +47,9 @@ class SLaK(ConvNeXtBackbone):
         norm_eval: Keep batch norms in eval mode while training.
         with_cp: Recompute each block in the backward pass to save memory.
         deploy: Build the deployed form, into which a deployed checkpoint loads. There,
-            ``large_kernel.vertical.{weight,bias}`` and ``large_kernel.horizontal.{weight,bias}``, of shapes
-            (C, 1, M, s), (C), (C, 1, s, M), (C), take the place of
-            ``large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*`` in each block.
+            ``large_kernel.vertical.{weight,bias}`` and ``large_kernel.horizontal.{weight,bias}``, of shapes (C, 1, M,
+            s), (C), (C, 1, s, M), (C), take the place of ``large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*``
+            in each block.
         init_cfg: How to initialise the weights.
 
     Raises:

@@ -72,8 +72,8 @@ class TransCNN(Backbone):
     it, see :class:`plugconv_mm.ops.HMHSA`.
 
     Args:
-        arch: ``'tiny'``, ``'small'``, ``'medium'``, ``'large'``, or a dict with the keys ``depths``
-            (blocks per stage), ``channels`` (per stage) and ``expand_ratios`` (of the inverted residuals, per stage).
+        arch: ``'tiny'``, ``'small'``, ``'medium'``, ``'large'``, or a dict with the keys ``depths`` (blocks per stage),
+            ``channels`` (per stage) and ``expand_ratios`` (of the inverted residuals, per stage).
         head_width: Channels of one attention head.
         kernel_sizes: Depthwise kernel of the inverted residuals, per stage.
         grid_sizes: Side of the attention windows, per stage; 1 for attention over the whole map.
@@ -81,8 +81,8 @@ class TransCNN(Backbone):
         in_channels: Channels of the image.
         out_indices: Stages to return, at strides 4, 8, 16, 32.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
-        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages with the downsampling
-            in front of them.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages with the downsampling in front
+            of them.
         norm_eval: Keep batch norms in eval mode while training.
         with_cp: Recompute each block in the backward pass to save memory.
         norm_cfg: The norm after each convolution and in the attention.

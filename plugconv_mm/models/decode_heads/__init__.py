@@ -1,4 +1,9 @@
 """Heads of segmentors."""
+from typing import TYPE_CHECKING
+
 from plugconv_mm.compat.packages import plug_ins
 
-__getattr__, __all__ = plug_ins(__name__, hor_uper_head=['HorUPerHead'])
+if TYPE_CHECKING:
+    from plugconv_mm.models.decode_heads.hor_uper_head import HorUPerHead as HorUPerHead
+
+__getattr__, __dir__, __all__ = plug_ins(__name__, hor_uper_head=['HorUPerHead'])

@@ -5,10 +5,15 @@
 - Xiao et al., "Unified Perceptual Parsing for Scene Understanding", https://arxiv.org/abs/1807.10221
 """
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import torch
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import UPerHead
+from torch import Tensor
 
+from plugconv_mm.errors import ExportError
 from plugconv_mm.models.convs import HorGnConv2d
 from plugconv_mm.registry import MODELS
 
@@ -39,7 +44,7 @@ class HorUPerHead(UPerHead):
     """
 
     def __init__(self, *, filter: str = '7x7', order: int = 2, filter_size: tuple[int, int] = (32, 17),
-                 **kwargs) -> None:
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
         with warnings.catch_warnings():
@@ -48,3 +53,19 @@ class HorUPerHead(UPerHead):
             self.fpn_bottleneck = ConvModule(
                 len(self.in_channels) * self.channels, self.channels, 3, padding=1, bias=True, conv_cfg=gnconv,
                 norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+
+    def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Pool the last map as a UPerHead does.
+
+        Raises:
+            ExportError: If TorchScript's ONNX exporter records it at a size for which that has no operator.
+        """
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+            height, width = map(int, inputs[-1].shape[2:])
+            for scale in self.psp_modules.pool_scales:
+                if height % scale or width % scale:
+                    raise ExportError(
+                        f"TorchScript's ONNX exporter cannot pool the last map, of {height}x{width}, to "
+                        f'{scale}x{scale}, which does not divide it: use torch.onnx.export(..., dynamo=True) or '
+                        'tools/deploy/export_onnx.py')
+        return super().psp_forward(inputs)

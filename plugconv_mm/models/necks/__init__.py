@@ -1,4 +1,9 @@
-"""What lies between the backbone and the heads of a detector."""
+"""Necks, the part between the backbone and the heads of a detector."""
+from typing import TYPE_CHECKING
+
 from plugconv_mm.compat.packages import plug_ins
 
-__getattr__, __all__ = plug_ins(__name__, hor_fpn=['HorFPN'])
+if TYPE_CHECKING:
+    from plugconv_mm.models.necks.hor_fpn import HorFPN as HorFPN
+
+__getattr__, __dir__, __all__ = plug_ins(__name__, hor_fpn=['HorFPN'])

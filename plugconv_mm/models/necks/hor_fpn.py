@@ -4,9 +4,12 @@ Paper: Rao et al., "HorNet: Efficient High-Order Spatial Interactions with Recur
 https://arxiv.org/abs/2207.14284.
 """
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import ConvModule
 from mmdet.models.necks import FPN
+from torch import Tensor
 
 from plugconv_mm.models.convs import HorGnConv2d
 from plugconv_mm.registry import MODELS
@@ -45,7 +48,8 @@ class HorFPN(FPN):
         [(1, 32, 16, 24), (1, 32, 8, 12), (1, 32, 4, 6)]
     """
 
-    def __init__(self, *args, filter='7x7', order=2, filter_size=(32, 17), **kwargs):
+    def __init__(self, *args: Any, filter: str = '7x7', order: int = 2, filter_size: tuple[int, int] = (32, 17),
+                 **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
         for i in range(self.backbone_end_level - self.start_level):
@@ -57,7 +61,7 @@ class HorFPN(FPN):
                     self.out_channels, self.out_channels, 3, padding=1, bias=True, conv_cfg=gnconv,
                     norm_cfg=replaced.norm_cfg, act_cfg=replaced.act_cfg, inplace=False)
 
-    def forward(self, inputs):
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if len(inputs) != len(self.in_channels):
             raise ValueError(f'expected {len(self.in_channels)} maps, of {self.in_channels} channels, got '
                              f'{len(inputs)}: let in_channels name those that the backbone returns (its out_indices)')

@@ -32,6 +32,8 @@ class KWAttention(nn.Module):
         norm_layer: Makes the normalisation of the hidden layer.
     """
 
+    initial_cell: Tensor
+
     def __init__(self, in_channels: int, hidden: int, num_cells: int, num_mixtures: int, start: int,
                  cell_num_ratio: float, basis_ratio: float, norm_layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -44,12 +46,13 @@ class KWAttention(nn.Module):
         self.own_start = min(start, others)
         self.fc3: nn.Linear | None = None
         self.basis_bias: nn.Parameter | None = None
+        self.basis = others  # entries that stand for the cells of other layers
         if basis_ratio >= 1:
             self.fc2 = nn.Linear(hidden, num_mixtures * (num_cells + 1))
         else:
-            basis = max(int(others * basis_ratio), 16)
-            self.fc2 = nn.Linear(hidden, num_mixtures * (self.num_own + basis + 1), bias=False)
-            self.fc3 = nn.Linear(basis, others, bias=False)
+            self.basis = max(int(others * basis_ratio), 16)
+            self.fc2 = nn.Linear(hidden, num_mixtures * (self.num_own + self.basis + 1), bias=False)
+            self.fc3 = nn.Linear(self.basis, others, bias=False)
             self.basis_bias = nn.Parameter(torch.zeros(num_mixtures * (num_cells + 1)))
         if cell_num_ratio >= 1:
             cell = start + torch.arange(num_mixtures) * int(cell_num_ratio)
@@ -72,9 +75,9 @@ class KWAttention(nn.Module):
             with torch.autocast(pooled.device.type, enabled=False):
                 return self.forward(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), temperature)
         x = F.relu(norm_of_features(self.norm1, self.fc1(pooled)))
-        z = self.fc2(x).unflatten(1, (self.num_mixtures, -1))
+        z = self.fc2(x).view(pooled.shape[0], self.num_mixtures, self.num_own + self.basis + 1)
         if self.fc3 is not None and self.basis_bias is not None:
-            own, others, dropped = z.split([self.num_own, z.shape[2] - self.num_own - 1, 1], dim=2)
+            own, others, dropped = z.split([self.num_own, self.basis, 1], dim=2)
             before, after = self.fc3(others).split(
                 [self.own_start, self.num_cells - self.num_own - self.own_start], dim=2)
             z = torch.cat([before, own, after, dropped], dim=2) + self.basis_bias.view(self.num_mixtures, -1)

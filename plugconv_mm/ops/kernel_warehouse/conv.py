@@ -1,5 +1,6 @@
 """The dynamic convolution of a warehouse."""
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,9 +51,6 @@ class KWConv2d(WarehouseLayer):
     """
     takes_affine = True
 
-    transposed = False
-    output_padding = (0, 0)
-
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
                  stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | str = 0,
                  dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True,
@@ -88,11 +86,12 @@ class KWConv2d(WarehouseLayer):
 
     def _convolve(self, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         """Each sample with its own kernel (out, in / groups, height, width)."""
-        settings = self.stride, self.padding, self.dilation
+        padding: Any = self.padding  # a pair or a name, which conv2d takes in two forms
+        settings = self.stride, padding, self.dilation
         if is_exporting():
             y = self._convolve_windows(x, kernels)
             return y if bias is None else y + bias[:, None, None]
-        if len(x) == 0:  # a kernel of zeros, which has gradients
+        if x.shape[0] == 0:  # a kernel of zeros, which has gradients
             return F.conv2d(x, kernels.sum(0), bias, *settings, self.groups)
         if x.device.type == 'cpu':
             # One convolution for each sample keeps the channels-last layout, in which they are fast there.
@@ -109,10 +108,9 @@ class KWConv2d(WarehouseLayer):
     def _convolve_windows(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Convolve without a bias as one product of matrices, for batches whose size is not known yet."""
         extents = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-        margins = [0, 0] if self.padding == 'valid' else self.padding
+        margins = (0, 0) if isinstance(self.padding, str) else self.padding
         if self.padding == 'same':
             x = F.pad(x, [side for e in reversed(extents) for side in (e // 2, e - e // 2)])
-            margins = [0, 0]
         sizes = [(int(size) + 2 * m - e - 1) // s + 1
                  for size, m, e, s in zip(x.shape[2:], margins, extents, self.stride, strict=True)]
         if self.kernel_size == (1, 1) and not any(margins):

@@ -177,9 +177,11 @@ class WarehouseLayer(nn.Module):
 
     def _join(self, warehouse: KernelWarehouse | None, name: str, shape: tuple[int, int, int, int],
               in_channels: int) -> None:
-        self.own_warehouse = KernelWarehouse() if warehouse is None else None
+        self.own_warehouse: KernelWarehouse | None = None
+        if warehouse is None:
+            warehouse = self.own_warehouse = KernelWarehouse()
         # In a list, so that a shared warehouse is not registered once for each layer.
-        self._warehouse = [warehouse or self.own_warehouse]
+        self._warehouse = [warehouse]
         self.kernel_shape, self._in_channels = shape, in_channels
         self.attention: KWAttention | None = None
         self.warehouse_index = self.warehouse.reserve(name, shape)
@@ -217,9 +219,8 @@ class WarehouseLayer(nn.Module):
         c_out, c_in = cells.shape[1:3]
         out, inner, height, width = self.kernel_shape
         # The cells of a kernel come in the order (position, output block, input block).
-        mixed = mixed.view(alpha.shape[0], height * width, out // c_out, inner // c_in, c_out, c_in)
-        mixed = mixed.permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(alpha.shape[0], out, height, width, inner)
+        mixed = mixed.view(pooled.shape[0], height * width, out // c_out, inner // c_in, c_out, c_in)
+        return mixed.permute(0, 2, 4, 1, 3, 5).reshape(pooled.shape[0], out, height, width, inner)
 
 
 def _init_cells(cells: Tensor) -> None:

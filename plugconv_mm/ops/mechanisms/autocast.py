@@ -1,4 +1,4 @@
-"""Autocast, asked in a way that every device answers."""
+"""The state of autocast on any device."""
 import torch
 from torch import Tensor
 

@@ -10,7 +10,7 @@ from plugconv_mm.ops.mechanisms.plain_layer import is_plain
 
 def folds(norm: nn.Module) -> TypeGuard[_BatchNorm]:
     """Whether `norm` is a fixed affine map per channel: a plain BatchNorm that uses its running statistics."""
-    return is_plain(norm, _BatchNorm, nn.SyncBatchNorm) and not norm.training and norm.running_mean is not None
+    return not norm.training and is_plain(norm, _BatchNorm, nn.SyncBatchNorm) and norm.running_mean is not None
 
 
 def fold_batch_norm(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
@@ -18,13 +18,13 @@ def fold_batch_norm(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
     Differentiable with respect to the weight and bias of `norm`.
     """
-    mean, var = norm.running_mean, norm.running_var
+    mean, var, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
     assert mean is not None and var is not None, 'a BatchNorm without running statistics has no scale and shift'
     scale = (var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
+    if weight is not None:
+        scale = scale * weight
+    shift = mean * scale
+    return scale, -shift if bias is None else bias - shift
 
 
 def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
@@ -42,13 +42,13 @@ def conv_bn(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         return norm(conv(x))
     if getattr(conv, 'takes_affine', False) and is_plain(conv, type(conv)):
         return conv(x, *fold_batch_norm(norm))
-    if not is_plain(conv, nn.Conv2d) or conv.padding_mode != 'zeros':
+    if not is_plain(conv, nn.Conv2d):
         return norm(conv(x))
     scale, shift = fold_batch_norm(norm)
-    if conv.bias is not None:
-        shift = shift + scale * conv.bias
-    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation,
-                    conv.groups)
+    bias = conv.bias
+    if bias is not None:
+        shift = shift + scale * bias
+    return conv._conv_forward(x, conv.weight * scale[:, None, None, None], shift)
 
 
 def norm_of_features(norm: nn.Module, x: Tensor) -> Tensor:
@@ -57,9 +57,9 @@ def norm_of_features(norm: nn.Module, x: Tensor) -> Tensor:
     A BatchNorm in training refuses one value per channel, which has no variance. The statistics stay as they are. A
     SyncBatchNorm is called whatever it gets, as other processes wait for it.
     """
-    alone = (len(x) == 1 and norm.training and isinstance(norm, _BatchNorm) and norm.running_mean is not None
-             and not isinstance(norm, nn.SyncBatchNorm))
-    if not alone:
+    # The size is asked for last: exported graphs, which are of evaluation, would be fixed to it.
+    if not (norm.training and isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm)
+            and norm.running_mean is not None and x.shape[0] == 1):
         return norm(x)
     if is_plain(norm, _BatchNorm):
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)

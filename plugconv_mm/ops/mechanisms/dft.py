@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def rdft_matrix(length: int, like: Tensor) -> Tensor:
-    """Of N = `length` real numbers, x (..., N), to their half spectrum: ``x @ matrix`` (..., 2 (N // 2 + 1)).
+    """The matrix (N, 2 (N // 2 + 1)) that takes N = `length` real numbers, x (..., N), to their half spectrum.
 
-    Real parts come first, then imaginary parts. Device and type are those of `like`.
+    In ``x @ matrix`` real parts come first, then imaginary parts. Device and type are those of `like`.
     """
     angle = _angles(length)[:, :length // 2 + 1]
     return torch.cat((angle.cos(), -angle.sin()), dim=1).div(math.sqrt(length)).to(like)
 
 
 def irdft_matrix(length: int, like: Tensor) -> Tensor:
-    """The way back, from the half spectrum (..., 2 (N // 2 + 1)) to N = `length` real numbers."""
+    """The inverse (2 (N // 2 + 1), N) of :func:`rdft_matrix`, from a half spectrum to N = `length` real numbers."""
     angle = _angles(length)[:length // 2 + 1]
     # Each frequency but the first, and the last of an even length, stands for two.
     count = torch.full((length // 2 + 1, 1), 2., dtype=angle.dtype)
@@ -30,13 +30,13 @@ def irdft_matrix(length: int, like: Tensor) -> Tensor:
 
 
 def dft_matrix(length: int, like: Tensor) -> Tensor:
-    """Of N = `length` complex numbers, x (2 N, ...), to their spectrum: ``matrix @ x`` (2 N, ...)."""
+    """The matrix (2 N, 2 N) that takes N = `length` complex numbers, x (2 N, ...), to their spectrum ``matrix @ x``."""
     angle = _angles(length)
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))).div(math.sqrt(length)).to(like)
 
 
 def _angles(length: int) -> Tensor:
-    """2π n k / N, of n k reduced modulo N so that long transforms stay exact."""
+    """The angles 2π n k / N as (N, N), with n k reduced modulo N so that long transforms stay exact."""
     n = torch.arange(length)
     return (n[:, None] * n % length).double() * (2 * math.pi / length)

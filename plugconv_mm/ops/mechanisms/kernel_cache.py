@@ -1,55 +1,70 @@
-"""What a layer derives from its weights alone, kept per map size while the layer is in evaluation mode."""
+"""Cache of the tensors that a layer derives from its weights alone, by map size, in evaluation mode."""
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from plugconv_mm.ops.mechanisms.tracing import is_tracing
 
+_T = TypeVar('_T')
+
 
 class KernelCache:
-    """Least recently used map sizes' derivatives of one layer's parameters.
+    """Cache of the values that one layer derives from its parameters, least recently used first to go.
 
     A stretched kernel, its transform or its circulant depends on the weights and on the map's size, not on the map.
     In evaluation it is derived once per size. A layer holds one cache as a plain attribute: it is not part of the
     state dict, and copies and pickles of the layer start with an empty one.
 
     Args:
-        max_entries (int): Sizes remembered; the least recently used goes first, so that an evaluation over images
-            of many shapes does not fill the memory.
+        max_entries: Number of sizes kept, so that an evaluation over images of many shapes does not fill the memory.
+
+    Example:
+        >>> import torch
+        >>> from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
+        >>> cache, weight = KernelCache(max_entries=2), torch.ones(3)
+        >>> cache.get((weight, ), 'sum', weight.sum)
+        tensor(3.)
+        >>> weight[0] = 2  # the next call derives the value anew
+        >>> cache.get((weight, ), 'sum', weight.sum)
+        tensor(4.)
     """
 
     def __init__(self, max_entries: int = 16) -> None:
         self.max_entries = max_entries
-        self._entries: OrderedDict[Hashable, object] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Any] = OrderedDict()
         self._source: tuple[Tensor | None, ...] = ()
 
-    def __reduce__(self):
-        return type(self), (self.max_entries,)
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.max_entries, )
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @staticmethod
     def serves(module: nn.Module) -> bool:
-        """Whether `module` may use cached values now: never in training, under a tracer, when gradients of its own
-        parameters are asked for, or where they have no values, on the meta device."""
+        """Whether `module` may use cached values now.
+
+        It may not in training, under a tracer, when gradients of its own parameters are asked for, or on the meta
+        device, where parameters have no values.
+        """
         if module.training or is_tracing():
             return False
         return not any(p.is_meta or (torch.is_grad_enabled() and p.requires_grad)
                        for p in module.parameters(recurse=False))
 
-    def get(self, source: tuple[Tensor | None, ...], key: Hashable, derive: Callable[[], object]):
-        """The value `derive()` gave for `key` and the present values of `source`.
+    def get(self, source: tuple[Tensor | None, ...], key: Hashable, derive: Callable[[], _T]) -> _T:
+        """The value that ``derive()`` gives for `key` and the present values of `source`.
 
         Args:
             source: The parameters that the value depends on. Their values are compared, not their version counters:
                 an exponential moving average swaps weights through ``.data``, which leaves the counters alone.
-            key: What else it depends on: size, data type, backend.
-            derive: Computes the value; runs without gradients.
+            key: All else that the value depends on, such as size, data type and backend.
+            derive: Computes the value; called without gradients, and only if the value is not there.
         """
-        if not self._same(source):
+        if not self._matches(source):
             self._entries.clear()
             with torch.inference_mode(False), torch.no_grad():
                 self._source = tuple(None if t is None else t.detach().clone() for t in source)
@@ -63,7 +78,8 @@ class KernelCache:
             self._entries.popitem(last=False)
         return value
 
-    def _same(self, source: tuple[Tensor | None, ...]) -> bool:
+    def _matches(self, source: tuple[Tensor | None, ...]) -> bool:
+        """Whether `source` has the values that the entries were derived from."""
         return len(source) == len(self._source) and all(
             (a is None and b is None) or
             (a is not None and b is not None and a.device == b.device and a.dtype == b.dtype and torch.equal(a, b))

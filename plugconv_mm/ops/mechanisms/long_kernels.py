@@ -4,6 +4,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input
 
 # From this length on the layout in which a CPU convolves tall kernels best pays for the way into it and back, and
 # gradients of kernels are faster by matrix products.
@@ -74,11 +75,11 @@ class LongConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        _, _, *kernel_size = weight.shape
+        height, width = weight.shape[2:]
+        padding: Any = height // 2, width // 2
         of_input = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_input = torch.nn.grad.conv2d_input(
-                x.shape, weight, grad, padding=tuple(size // 2 for size in kernel_size), groups=len(weight))
+            of_input = conv2d_input(x.shape, weight, grad, padding=padding, groups=len(weight))
         if ctx.needs_input_grad[1]:
-            of_weight = _kernel_gradient(x, grad, tuple(kernel_size))
+            of_weight = _kernel_gradient(x, grad, (height, width))
         return of_input, of_weight

@@ -32,7 +32,7 @@ LENGTHS = {
     'vis_cam.py': '--num 1',
     'digits.py': '--num-train 4 --num-val 2',
     'export_onnx.py': '--shape 64 64',
-    'benchmarks.parc': '--seconds 0.001 --largest 28',
+    'benchmarks.parc_backends': '--seconds 0.001 --largest 28',
     'benchmarks.high_resolution': '--shape 64 96',
     'benchmarks.backbones': '--families parc-mobilenetv2 --modes small --seconds 0.01',
     'update_model_zoo.py': '--tables',

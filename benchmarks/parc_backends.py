@@ -1,28 +1,34 @@
 """ParC's three backends, the one that `auto` picks, and a 7x7 depthwise convolution, over map sizes.
 
-    python -m benchmarks.parc [--dense] [--training] [--batch B] [--layout channels_last] [--dtype bfloat16] ...
+    python -m benchmarks.parc_backends [--dense] [--training] [--batch B] [--layout channels_last] [--dtype float16] ...
 
-Prints a table and saves a log-log plot of cost against the map's side, crossovers marked. The times are medians of
-interleaved calls; in evaluation the kernel's transform is remembered, as it is in use.
+It prints a table and saves a log-log plot of cost against the map's side, with crossings marked. The times are medians
+of calls in turns; in evaluation the kernel's transform is cached, as it is in use.
 """
 import argparse
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.timing import interleaved
+from benchmarks.median_times import median_times
 from plugconv_mm.ops import ParC2d
-from plugconv_mm.ops.parc_cost import BACKENDS
+from plugconv_mm.ops.parc.backends import BACKENDS
 
 RESOLUTIONS = (7, 14, 28, 56, 84, 112, 168, 224, 336)
 # Maps of a 1333x800 evaluation at strides 4 to 32: (height, width, channels of a tiny ConvNeXt, of a ResNet-50's half)
 EVALUATION = ((200, 336, 96, 32), (100, 168, 192, 64), (50, 84, 384, 128), (25, 42, 768, 256))
 
 
-def candidates(direction, batch, channels, height, width, args):
-    """Calls of the three backends, auto and a 7x7 convolution on one map, and what auto picks."""
+def candidates(direction: str, batch: int, channels: int, height: int, width: int,
+               args: argparse.Namespace) -> tuple[dict[str, Callable[[], None]], str]:
+    """Make calls of the three backends, auto and a 7x7 convolution on one map.
+
+    Returns:
+        The calls by name, and the backend that auto picks.
+    """
     device, dtype = args.device, getattr(torch, args.dtype)
     layout = getattr(torch, args.layout)
     x = torch.randn(batch, channels, height, width, device=device, dtype=dtype).contiguous(memory_format=layout)
@@ -44,31 +50,33 @@ def candidates(direction, batch, channels, height, width, args):
     return calls, chosen
 
 
-def inference(layer, x):
-    def call():
+def inference(layer: nn.Module, x: Tensor) -> Callable[[], None]:
+    """Make a call of a layer without gradients."""
+    def call() -> None:
         with torch.inference_mode():
             layer(x)
     return call
 
 
-def train_step(layer, x, upstream):
+def train_step(layer: nn.Module, x: Tensor, upstream: Tensor) -> Callable[[], None]:
+    """Make a call that computes the gradients of a layer's input and parameters."""
     x = x.clone().requires_grad_()
     wanted = [x, *layer.parameters()]
 
-    def call():
+    def call() -> None:
         torch.autograd.grad(layer(x), wanted, upstream)
     return call
 
 
-def measure(args):
-    """One row for each shape and direction."""
+def measure(args: argparse.Namespace) -> list[dict]:
+    """Time each shape and direction, and print a row for each."""
     maps = [(n, n, args.channels) for n in RESOLUTIONS if n <= args.largest]
     maps += [(h, w, dense if args.dense else depthwise) for h, w, depthwise, dense in EVALUATION if w <= args.largest]
     rows = []
     for height, width, channels in maps:
         for direction in 'HW':
             calls, chosen = candidates(direction, args.batch, channels, height, width, args)
-            times = interleaved(calls, args.seconds, device=args.device)
+            times = median_times(calls, args.seconds, device=args.device)
             best = min(times[b] for b in BACKENDS if b in times)
             rows.append(dict(direction=direction, channels=channels, height=height, width=width, times=times,
                              chosen=chosen, lost=times[chosen] / best - 1))
@@ -76,16 +84,16 @@ def measure(args):
     return rows
 
 
-def line(row, batch):
-    """One line of the table, times in milliseconds."""
+def line(row: dict, batch: int) -> str:
+    """Format a row of the table, with times in milliseconds."""
     shape = f'{batch}x{row["channels"]}x{row["height"]}x{row["width"]}'
     cells = [f'{row["times"][c]:9.3f}' if c in row['times'] else f'{"-":>9}' for c in (*BACKENDS, 'auto', '7x7')]
     ratio = row['times']['auto'] / row['times']['7x7']
     return f'{shape:<16} {row["direction"]}  {"".join(cells)}   {row["chosen"]:<8}{row["lost"]:>6.0%}  {ratio:8.2f}'
 
 
-def crossing(sides, a, b):
-    """The sides at which the polylines of `a` and `b`, straight on log-log paper, cross."""
+def crossings(sides: Sequence[float], a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """Find the sides at which the polylines of two curves cross in a log-log plot."""
     found = []
     gaps = [math.log(p / q) for p, q in zip(a, b, strict=True)]
     for (n0, g0), (n1, g1) in zip(zip(sides, gaps, strict=True), zip(sides[1:], gaps[1:], strict=True), strict=False):
@@ -94,8 +102,8 @@ def crossing(sides, a, b):
     return found
 
 
-def plot(rows, args):
-    """Cost against the side of square maps, a panel for each direction."""
+def plot(rows: list[dict], args: argparse.Namespace) -> None:
+    """Plot cost against the side of square maps, with a panel for each direction."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
@@ -112,7 +120,7 @@ def plot(rows, args):
         panel.scatter(sides, curves['auto'], s=90, facecolors='none', edgecolors='black', label='auto', zorder=3)
         level = 0.03
         for other in ('spatial', 'gemm'):
-            for n in crossing(sides, curves['fft'], curves[other])[-1:]:  # earlier ones are noise between equals
+            for n in crossings(sides, curves['fft'], curves[other])[-1:]:  # earlier ones come from noise
                 panel.axvline(n, color=styles[other][0], linestyle=':', linewidth=1)
                 panel.text(n, level, f' fft = {other} at {n:.0f}', color=styles[other][0], rotation=90,
                            va='bottom', ha='right', fontsize=8, transform=panel.get_xaxis_transform())
@@ -134,7 +142,7 @@ def plot(rows, args):
     print(f'plot: {args.out}')
 
 
-def main():
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--batch', type=int, default=1)

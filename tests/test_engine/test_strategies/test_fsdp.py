@@ -22,7 +22,7 @@ from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 from plugconv_mm.runtime.user_errors import explain  # noqa: E402
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 one_process = pytest.fixture(families.one_process)

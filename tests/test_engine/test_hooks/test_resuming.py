@@ -22,7 +22,7 @@ from plugconv_mm.runtime.defaults import make_resumable  # noqa: E402
 from plugconv_mm.runtime.user_errors import explain  # noqa: E402
 from plugconv_mm.visualization import read_scalars  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def checkpoints(folder):
@@ -369,7 +369,7 @@ def test_evaluations_are_not_repeated(tmp_path, monkeypatch):
 def run(work_dir, *arguments, kill=None, processes=1, cfg=None):
     cfg_file = work_dir.parent / f'{work_dir.name}.py'
     cfg_file.write_text(Config(cfg or tiny_training.config()).pretty_text)
-    environment = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}', 'TINY_KILL': kill or '',
+    environment = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests/helpers"}', 'TINY_KILL': kill or '',
                    'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable, 'PORT': '29533'}
     command = [sys.executable, 'tools/train.py', str(cfg_file)] if processes == 1 else [
         'tools/dist_train.sh', str(cfg_file), str(processes)]
@@ -430,6 +430,7 @@ def test_an_error_of_the_disk_ends_in_one_message(tmp_path):
     cfg_file = tmp_path / 'cfg.py'
     cfg_file.write_text(Config(tiny_training.config()).pretty_text)
     done = subprocess.run([sys.executable, '-c', code, str(cfg_file), '--work-dir', str(tmp_path / 'work')], cwd=ROOT,
-                          env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}'}, capture_output=True, text=True)
+                          env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests/helpers"}'}, capture_output=True,
+                          text=True)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert 'train.py: error:' in done.stderr and 'epoch_1.pth was not written' in done.stderr

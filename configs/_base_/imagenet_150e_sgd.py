@@ -1,0 +1,17 @@
+# training from scratch for 150 epochs with SGD, with flips and crops only
+_base_ = [
+    'mmpretrain::_base_/datasets/imagenet_bs32.py',
+    'mmpretrain::_base_/default_runtime.py',
+    './hooks.py',
+    './models/classifier.py',
+]
+custom_imports = dict(imports=['plugconv_mm'])
+
+train_cfg = dict(by_epoch=True, max_epochs=150, val_interval=1)
+val_cfg = test_cfg = dict()
+optim_wrapper = dict(
+    optimizer=dict(type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=4e-5),
+    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0., flat_decay_mult=0.))
+param_scheduler = dict(
+    type='CosineAnnealingLR', by_epoch=True, eta_min=1e-6, T_max=150, begin=0, end=150, convert_to_iter_based=True)
+auto_scale_lr = dict(base_batch_size=256)
