@@ -5,6 +5,7 @@ from plugconv_mm.compat.packages import plug_ins
 from plugconv_mm.models import backbones, decode_heads, necks
 
 if TYPE_CHECKING:
+    from plugconv_mm.models.backbones import HATNet as HATNet
     from plugconv_mm.models.backbones import HorNet as HorNet
     from plugconv_mm.models.backbones import KWConvNeXt as KWConvNeXt
     from plugconv_mm.models.backbones import KWMobileNetV2 as KWMobileNetV2
