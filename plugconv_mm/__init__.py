@@ -8,7 +8,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from plugconv_mm.compat import bridge, loading, panoptic
+from plugconv_mm.compat import bridge, class_weights, loading, panoptic
 from plugconv_mm.compat.packages import check_versions
 from plugconv_mm.version import __version__
 
@@ -25,6 +25,7 @@ _LAZY = ('checkpoint', 'models', 'ops', 'registry')
 check_versions()
 bridge.install()
 loading.install()
+class_weights.install()
 panoptic.install()
 
 

@@ -21,6 +21,10 @@ class DataError(UserError, RuntimeError):
     """A data set, folder or image that is missing, incomplete or not what the config expects."""
 
 
+class DataNotFoundError(DataError, FileNotFoundError):
+    """Data, such as the log of a training, that are not there."""
+
+
 class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be read, is damaged, or does not fit the model."""
 

@@ -6,17 +6,13 @@ interrupted. Nothing is imported before mmengine's runner is.
 """
 import functools
 import os
-import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from plugconv_mm.compat.imports import after_import
 
 if TYPE_CHECKING:
     from torch import nn
-
-_NAME = 'mmengine.runner.checkpoint'
 
 
 def _register(module: Any) -> None:
@@ -73,30 +69,9 @@ def _fitting(load_state_dict: Callable) -> Callable:
     return load
 
 
-class _CheckpointFinder(MetaPathFinder):
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname != _NAME:
-            return None
-        spec = PathFinder.find_spec(fullname, path)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module: ModuleType) -> None:
-                execute(module)
-                _register(module)
-
-            spec.loader.exec_module = execute_and_register
-        return spec
-
-
 def install() -> None:
     """Replace mmengine's loaders of checkpoints and its writer of local files, now or once its runner is imported.
 
     Calling it again changes nothing.
     """
-    if _NAME in sys.modules:
-        _register(sys.modules[_NAME])
-    elif not any(isinstance(finder, _CheckpointFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _CheckpointFinder())
+    after_import('mmengine.runner.checkpoint', _register)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plugconv_mm.models.backbones import ParCResNet as ParCResNet
     from plugconv_mm.models.backbones import SLaK as SLaK
     from plugconv_mm.models.backbones import TransCNN as TransCNN
+    from plugconv_mm.models.box_tta import BoxTTAModel as BoxTTAModel
     from plugconv_mm.models.convs import DecomposedLargeKernelConv2d as DecomposedLargeKernelConv2d
     from plugconv_mm.models.convs import GlobalLocalFilter as GlobalLocalFilter
     from plugconv_mm.models.convs import GnConv2d as GnConv2d

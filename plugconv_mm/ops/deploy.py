@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from plugconv_mm.errors import CheckpointError
 from plugconv_mm.ops.large_kernel import DecomposedLargeKernelConv2d
 
 _BRANCH = re.compile(r'((?:.*\.)?)((?:vertical|horizontal|small_conv)\.(?:conv|bn)\.\w+)')
@@ -56,7 +57,7 @@ def deploy_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> di
         eps: The batch norms' eps, which a state dict does not hold; PyTorch's default is 1e-5.
 
     Raises:
-        ValueError: If a large kernel lacks a branch or the running statistics of a BatchNorm.
+        CheckpointError: If a large kernel lacks a branch or the running statistics of a BatchNorm.
 
     Example:
         >>> from plugconv_mm.ops import DecomposedLargeKernelConv2d, deploy_state_dict
@@ -84,7 +85,7 @@ def _fold(prefix: str, part: Mapping[str, Tensor], eps: float) -> dict[str, Tens
     try:
         module.load_state_dict(part)
     except RuntimeError as error:
-        raise ValueError(f'the large kernel {prefix!r} is not made of branches with a BatchNorm each, and cannot be '
-                         f'folded: {" ".join(str(error).split())}') from error
+        raise CheckpointError(f'the large kernel {prefix!r} is not made of branches with a BatchNorm each, and cannot '
+                              f'be folded: {" ".join(str(error).split())}') from error
     module.switch_to_deploy()
     return {prefix + key: value.to(weight.dtype) for key, value in module.state_dict().items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from plugconv_mm.errors import DataNotFoundError
 from plugconv_mm.visualization.grids import save_figure
 
 
@@ -20,11 +21,11 @@ def read_scalars(work_dir: str | os.PathLike) -> dict[str, list[tuple[int, float
         run logged after the iteration from which it was resumed.
 
     Raises:
-        FileNotFoundError: The folder holds no ``vis_data/scalars.json``.
+        DataNotFoundError: The folder holds no ``vis_data/scalars.json``.
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not files:
-        raise FileNotFoundError(f'{work_dir} holds no */vis_data/scalars.json; was a model trained there?')
+        raise DataNotFoundError(f'{work_dir} holds no */vis_data/scalars.json; was a model trained there?')
     curves, epochs = {}, {}
     for file in files:
         curves_of_run, iteration = {}, 0

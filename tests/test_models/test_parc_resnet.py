@@ -30,6 +30,7 @@ def test_the_last_blocks_are_parc(depth, parc_blocks):
 
 def test_without_parc_it_is_torchvision_resnet():
     from torchvision.models import resnet50
+    torch.manual_seed(0)
     model, reference = build(base_channels=64, parc_blocks=(0, 0, 0, 0)).eval(), resnet50().eval()
     state = {k: v for k, v in reference.state_dict().items() if not k.startswith('fc.')}
     model.load_state_dict(state, strict=True)

@@ -51,6 +51,19 @@ def test_filter_follows_its_definition(size):
             torch.testing.assert_close(module(x), defined_filter(module, x))
 
 
+def test_a_batch_of_no_images_gives_no_maps():
+    module = GlobalLocalFilter(4, h=5, w=3)
+    for size in ((5, 4), (8, 9)):
+        x = torch.zeros(0, 4, *size, requires_grad=True)
+        y = module(x)
+        assert y.shape == x.shape and y.dtype == x.dtype
+        y.sum().backward()
+        assert x.grad.shape == x.shape and not any(p.grad.any() for p in module.parameters())
+        with torch.no_grad():
+            assert module.eval()(x).shape == x.shape
+        module.train()
+
+
 class Counts(GlobalLocalFilter):
     calls = 0
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
                  id='floor'),
 ])
 def test_environment(extra, constraints, tests, tmp_path):
-    """Takes DURATION and 6 GB of the disk, for each, most of it in its tests."""
+    """Downloads 3 GB and takes 6 GB of the disk for each; the installation takes minutes, and its tests longer."""
     source, python = tmp_path / 'source', tmp_path / 'venv' / 'bin' / 'python'
     shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(
         '.git', '.venv*', 'data', 'work_dirs', 'build', '.mim', '__pycache__', '_build'))

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or folder / 'sparsity.png'
     try:
         plot_sparsity(out, source)
-    except (UserError, OSError) as error:
+    except UserError as error:
         sys.exit(f'plot_sparsity.py: error: {error}')
     print(f'wrote {out}')
 

@@ -4,7 +4,7 @@ import sys
 import time
 
 from plugconv_mm.datasets import build_digits
-from plugconv_mm.errors import DataError
+from plugconv_mm.errors import UserError
 
 
 def main(argv=None):
@@ -22,7 +22,7 @@ def main(argv=None):
     start = time.perf_counter()
     try:
         manifest = build_digits(**vars(args))
-    except (DataError, ValueError) as error:
+    except UserError as error:
         sys.exit(f'digits.py: error: {error}')
     except OSError as error:
         sys.exit(f'digits.py: error: cannot write {args.out}: {error}')

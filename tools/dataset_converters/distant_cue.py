@@ -3,7 +3,7 @@ import argparse
 import sys
 
 from plugconv_mm.datasets import build_distant_cue
-from plugconv_mm.errors import DataError
+from plugconv_mm.errors import UserError
 
 
 def main(argv=None):
@@ -15,7 +15,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         build_distant_cue(**vars(args))
-    except (DataError, ValueError) as error:
+    except UserError as error:
         sys.exit(f'distant_cue.py: error: {error}')
     except OSError as error:
         sys.exit(f'distant_cue.py: error: cannot write {args.out}: {error}')

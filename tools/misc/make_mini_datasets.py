@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from plugconv_mm.datasets import build_mini
-from plugconv_mm.errors import DataError
+from plugconv_mm.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
     try:
         counts = build_mini(args.out)
-    except DataError as error:
+    except UserError as error:
         sys.exit(f'make_mini_datasets.py: error: {error}')
     except OSError as error:
         sys.exit(f'make_mini_datasets.py: error: cannot write {args.out}: {error}')

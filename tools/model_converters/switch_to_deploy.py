@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 
 from plugconv_mm.checkpoint import load_from_local, state_dict_of, write_checkpoint
+from plugconv_mm.errors import UserError
 from plugconv_mm.ops import deploy_state_dict
 
 
@@ -32,7 +33,7 @@ def main() -> int:
         meta = checkpoint.get('meta')
         whole = isinstance(meta, Mapping) and not args.dst.endswith('.safetensors')
         write_checkpoint({'state_dict': deployed, 'meta': meta} if whole else deployed, args.dst)
-    except (OSError, ValueError, ImportError) as error:
+    except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     folded = len(deployed.keys() - state.keys()) // 4

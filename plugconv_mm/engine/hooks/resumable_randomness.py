@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -71,6 +72,21 @@ class _Batches:
             self.iteration += 1
 
 
+def _undo_start(iterator, loader) -> None:
+    """Stop the loading that mmengine 0.10.7 starts when it builds its loop; later versions start with the first batch.
+
+    Workers that persist would go on with the batch sampler of before. And the sampler's indices, which workers have
+    drawn from by then, would end with the iterator that is dropped.
+    """
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()
+        loader._iterator = None
+    iterator._iterator = None
+    sampler = getattr(loader.batch_sampler, 'sampler', None)
+    if isinstance(sampler, InfiniteSampler):
+        sampler.indices = sampler._indices_of_rank()
+
+
 @HOOKS.register_module()
 class ResumableRandomnessHook(Hook):
     """Random numbers of training that are a function of the run's seed, the iteration, and the process.
@@ -115,6 +131,8 @@ class ResumableRandomnessHook(Hook):
             # Samplers with skip() are at the right batch after it; of others the loop drops batches from the start.
             if not hasattr(loop.dataloader.sampler, 'skip'):
                 self._batches.iteration = 0
+            if loop.dataloader_iterator._iterator is not None:
+                _undo_start(loop.dataloader_iterator, loop.dataloader)
             loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:

@@ -9,7 +9,7 @@ from torch.nn.modules.utils import _pair
 
 from plugconv_mm.ops.kernel_warehouse.attention import pool
 from plugconv_mm.ops.kernel_warehouse.warehouse import KernelWarehouse, WarehouseLayer
-from plugconv_mm.ops.mechanisms.tracing import is_exporting
+from plugconv_mm.ops.mechanisms.tracing import is_exporting, side
 
 
 class KWConv2d(WarehouseLayer):
@@ -110,9 +110,9 @@ class KWConv2d(WarehouseLayer):
         extents = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
         margins = (0, 0) if isinstance(self.padding, str) else self.padding
         if self.padding == 'same':
-            x = F.pad(x, [side for e in reversed(extents) for side in (e // 2, e - e // 2)])
-        sizes = [(int(size) + 2 * m - e - 1) // s + 1
-                 for size, m, e, s in zip(x.shape[2:], margins, extents, self.stride, strict=True)]
+            x = F.pad(x, [margin for e in reversed(extents) for margin in (e // 2, e - e // 2)])
+        sizes = [(side(x, dim) + 2 * m - e - 1) // s + 1
+                 for dim, m, e, s in zip((2, 3), margins, extents, self.stride, strict=True)]
         if self.kernel_size == (1, 1) and not any(margins):
             windows = x[:, :, ::self.stride[0], ::self.stride[1]]
         else:

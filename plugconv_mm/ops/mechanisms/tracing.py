@@ -2,14 +2,14 @@
 import torch
 from torch import Tensor
 
+_in_torchscript = torch.jit.is_tracing  # pyright: ignore[reportPrivateImportUsage]
 # Older versions of torch cannot tell an export from a compilation.
 _in_torch_export = getattr(torch.compiler, 'is_exporting', lambda: False)
-_in_torchscript_trace = torch.jit.is_tracing  # pyright: ignore[reportPrivateImportUsage]
 
 
 def is_tracing() -> bool:
     """Whether torch.compile, torch.export or the tracer of TorchScript records this pass."""
-    return torch.compiler.is_compiling() or _in_torchscript_trace()
+    return torch.compiler.is_compiling() or _in_torchscript()
 
 
 def is_exporting() -> bool:
@@ -27,4 +27,4 @@ def side(x: Tensor, dim: int) -> int:
     While TorchScript's tracer makes an ONNX graph it is a plain number, so that shapes which depend on it are known.
     """
     size = x.shape[dim]
-    return int(size) if _in_torchscript_trace() and is_exporting() else size
+    return int(size) if _in_torchscript() and is_exporting() else size
