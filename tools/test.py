@@ -44,7 +44,7 @@ def set_visualization(cfg: Config, args: Namespace, scope: str | None) -> None:
     if hook is None:
         raise ConfigError("--show and --show-dir need default_hooks.visualization in the config, such as "
                           "dict(type='DetVisualizationHook') or dict(type='SegVisualizationHook')")
-    hook.update(show=args.show, wait_time=args.wait_time)
+    hook.update(show=args.show, wait_time=args.wait_time, interval=1)  # mmsegmentation 1.2.2 draws one batch in fifty
     hook.draw = True
     if args.show_dir and scope == 'mmseg':
         cfg.visualizer.save_dir = args.show_dir
