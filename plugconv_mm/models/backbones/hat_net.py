@@ -17,7 +17,7 @@ from plugconv_mm.registry import MODELS
 
 
 class HATInvertedResidual(nn.Sequential):
-    """A norm, 1x1 expansion, depthwise convolution, 1x1 projection and a norm, SiLU after the first two convolutions."""
+    """A norm, 1x1 expansion, depthwise convolution, 1x1 projection and a norm, with SiLU after the first two."""
 
     def __init__(self, channels: int, expand_ratio: int, kernel_size: int, norm_cfg: dict) -> None:
         width = channels * expand_ratio
