@@ -138,7 +138,8 @@ def _changes_labels(kind: type, dataset: dict, scope: str | None) -> bool:
     """Tell whether a model may be trained with other labels than those in the files."""
     by_name = 'classes' in (dataset.get('metainfo') or {}) and getattr(kind, 'METAINFO', {}).get('classes')
     kinds = [class_of(step, TRANSFORMS, scope) for step in dataset.get('pipeline') or ()]
-    return bool(by_name) or any(step.__module__.partition('.')[0] not in _PACKAGES for step in kinds)
+    # One that no registry knows is left for the building of the dataset to name.
+    return bool(by_name) or any(getattr(step, '__module__', '').partition('.')[0] not in _PACKAGES for step in kinds)
 
 
 def _check_label_maps(kind: type, dataset: dict, place: str, classes: Sequence[str]) -> None:
