@@ -121,14 +121,29 @@ def convert_parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     return converted, found
 
 
-def _whole_classifier(state: dict[str, Tensor], backbone: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A converted backbone with the classifier that stands beside it in the published state dict."""
+def with_classifier(state: dict[str, Tensor], backbone: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """A converted backbone and the classifier beside it in the published state dict; None where there is none.
+
+    Args:
+        state: The published state dict.
+        backbone: The result of :func:`convert_parts`.
+
+    Returns:
+        Weights under the names of mmpretrain's ImageClassifier.
+    """
     family = recognise(state)
     classifier = _classifier_of(state, family) if family else {}
     if not any(key.startswith('head.') for key in classifier):
+        return None
+    return {**{f'backbone.{key}': value for key, value in backbone.items()}, **classifier}
+
+
+def _whole_classifier(state: dict[str, Tensor], backbone: dict[str, Tensor]) -> dict[str, Tensor]:
+    whole = with_classifier(state, backbone)
+    if whole is None:
         raise CheckpointError(f'there is no classifier among the {len(state)} keys: {some_of(state)}. It is a '
                               'checkpoint of a backbone alone, or of a whole detector or segmentor')
-    return {**{f'backbone.{key}': value for key, value in backbone.items()}, **classifier}
+    return whole
 
 
 def convert_official(state_dict: Mapping, entry: str = '', classifier: bool = False) -> dict[str, Tensor]:
