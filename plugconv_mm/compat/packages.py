@@ -63,8 +63,8 @@ def mmcv_build_help() -> str:
     start, tools = 'To have every operator of mmcv, ', "`pip install 'setuptools>=80,<82' wheel ninja psutil`"
     build = 'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation --force-reinstall --no-deps'
     if distribution == 'mmcv-lite':
-        return (f'{start}put mmcv in the place of mmcv-lite, in the environment that holds torch: {tools}, `pip '
-                f'uninstall -y mmcv-lite` and then `{build} mmcv=={version}`.')
+        return (f'{start}build them: for the onedl-* packages `make mmcv` in a clone of PlugConv-MM, or here, in place '
+                f'of mmcv-lite, {tools}, `pip uninstall -y mmcv-lite` and then `{build} mmcv=={version}`.')
     return (f'{start}build them: `make mmcv` in a clone of PlugConv-MM, or, in the environment that holds torch, '
             f'{tools} and then `{build} {distribution}=={version}`.')
 
