@@ -55,15 +55,15 @@ def _dropped(state: dict[str, Tensor], family: Family) -> set[str]:
     return dropped
 
 
-def _classifier_of(state: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
-    """The classifier in a published state dict, under the names of mmpretrain's ImageClassifier."""
-    classifier = {}
-    for key in _dropped(state, family):
+def _classifier_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The classifier in a published state dict, under the names of mmpretrain's ImageClassifier; empty without one."""
+    family, classifier = recognise(state), {}
+    for key in _dropped(state, family) if family else ():
         name = 'head.warehouse.weights.0' if re.match(CELLS, key) else next(
             (match.expand(name) for pattern, name in _CLASSIFIER_NAMES if (match := re.fullmatch(pattern, key))), None)
         if name:
             classifier[name] = state[key]
-    return classifier
+    return classifier if any(name.startswith('head.') for name in classifier) else {}
 
 
 def _convert_part(state: dict[str, Tensor], family: Family, prefix: str) -> dict[str, Tensor]:
@@ -131,11 +131,13 @@ def with_classifier(state: dict[str, Tensor], backbone: dict[str, Tensor]) -> di
     Returns:
         Weights under the names of mmpretrain's ImageClassifier.
     """
-    family = recognise(state)
-    classifier = _classifier_of(state, family) if family else {}
-    if not any(key.startswith('head.') for key in classifier):
-        return None
-    return {**{f'backbone.{key}': value for key, value in backbone.items()}, **classifier}
+    classifier = _classifier_of(state)
+    return {**{f'backbone.{key}': value for key, value in backbone.items()}, **classifier} if classifier else None
+
+
+def has_classifier(state: dict[str, Tensor]) -> bool:
+    """Whether this is the state dict of a published classifier, its last layer included."""
+    return bool(_classifier_of(state))
 
 
 def _whole_classifier(state: dict[str, Tensor], backbone: dict[str, Tensor]) -> dict[str, Tensor]:
