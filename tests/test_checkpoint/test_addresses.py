@@ -10,6 +10,7 @@ import types
 
 import pytest
 import torch
+from code_in_files import Mkdir
 from torch import nn
 
 pytest.importorskip('mmengine')
@@ -26,15 +27,6 @@ from plugconv_mm.errors import CheckpointError, CheckpointNotFoundError, Missing
 OURS = {'fpn_convs.0.conv.proj_in.weight': torch.rand(8, 4, 1, 1),
         'lateral_convs.0.conv.weight': torch.rand(4, 2, 1, 1)}
 PUBLISHED = {key.replace('fpn_convs.0.conv.', 'fpn_convs.0.'): value for key, value in OURS.items()}
-
-
-class Mkdir:
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path), )
 
 
 def saved(checkpoint):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from code_in_files import Mkdir
 
 from plugconv_mm.checkpoint import load_from_local, read_checkpoint, write_checkpoint
 
@@ -56,19 +57,9 @@ def test_what_published_checkpoints_hold_beside_tensors(tmp_path):
     assert read['args'].lr == 0.1 and read['best'] == 0.5 and read['counts'].tolist() == [0, 1, 2]
 
 
-class Runs:
-    """Asks its reader to make a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path), )
-
-
 @pytest.mark.parametrize('zipped', [True, False])
 def test_a_file_that_wants_to_run_code_is_refused(tmp_path, zipped):
-    torch.save({'state_dict': state(), 'meta': Runs(tmp_path / 'made')}, tmp_path / 'x.pth',
+    torch.save({'state_dict': state(), 'meta': Mkdir(tmp_path / 'made')}, tmp_path / 'x.pth',
                _use_new_zipfile_serialization=zipped)
     for read in (read_checkpoint, load_from_local):
         with pytest.raises(ValueError, match=r"refused to load .*x\.pth.*'posix\.mkdir'.*weights_only=False"):

@@ -1,8 +1,8 @@
 """mmengine's Runner reads its own checkpoints, and published ones, through our reader."""
-import os
 
 import pytest
 import torch
+from code_in_files import Mkdir
 from torch import nn
 
 pytest.importorskip('mmengine')
@@ -56,15 +56,6 @@ def test_a_run_resumes(tmp_path):
     a, b = (read_checkpoint(tmp_path / folder / 'epoch_2.pth') for folder in ('whole', 'resumed'))
     torch.testing.assert_close(a['ema_state_dict'], b['ema_state_dict'])
     assert a['param_schedulers'] == b['param_schedulers']
-
-
-class Mkdir:
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path), )
 
 
 def test_the_runner_does_not_run_what_a_file_asks_for(tmp_path):

@@ -16,6 +16,7 @@ import torch
 for name in ('mmdet', 'mmseg'):
     pytest.importorskip(name)
 
+from code_in_files import Mkdir  # noqa: E402
 from repository import ROOT, tool  # noqa: E402
 
 from plugconv_mm.datasets import build_digits  # noqa: E402
@@ -277,11 +278,6 @@ def test_one_sample_in_one_process(capsys, data, tmp_path):
     assert 'at least two samples in each process' in text and 'train_dataloader.batch_size=2' in text
 
 
-class Malice:
-    def __reduce__(self):
-        return os.mkdir, ('ran-code', )
-
-
 def test_checkpoints_that_cannot_be_used(capsys, trained, data, tmp_path, monkeypatch):
     arguments = ['--work-dir', tmp_path, *options(data, name=SEGMENTOR)]
     assert 'there is no checkpoint nowhere.pth' in message(capsys, evaluate, SEGMENTOR, 'nowhere.pth', *arguments)
@@ -291,7 +287,7 @@ def test_checkpoints_that_cannot_be_used(capsys, trained, data, tmp_path, monkey
     truncated.write_bytes(trained['segmentor'].read_bytes()[:10000])
     assert 'truncated.pth' in message(capsys, evaluate, SEGMENTOR, truncated, *arguments)
     malicious = tmp_path / 'malicious.pth'
-    torch.save(dict(state_dict={}, meta=Malice()), malicious)
+    torch.save(dict(state_dict={}, meta=Mkdir('ran-code')), malicious)
     assert 'malicious.pth' in message(capsys, evaluate, SEGMENTOR, malicious, *arguments)
     assert not (ROOT / 'ran-code').exists()
 
