@@ -3,7 +3,8 @@ _base_ = '../_base_/imagenet_300e.py'
 
 data_preprocessor = dict(num_classes=21841)
 model = dict(
-    backbone=dict(type='plugconv_mm.HorNet', arch='large-7x7', drop_path_rate=0.2),
+    backbone=dict(type='plugconv_mm.HorNet', arch='large-7x7', drop_path_rate=0.2, gap_before_final_norm=True),
+    neck=None,
     head=dict(in_channels=1536, num_classes=21841))
 train_dataloader = dict(batch_size=64, dataset=dict(type='ImageNet21k', data_root='data/imagenet21k'))
 val_dataloader = val_evaluator = val_cfg = test_dataloader = test_evaluator = test_cfg = None

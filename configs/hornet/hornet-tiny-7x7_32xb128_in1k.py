@@ -1,5 +1,7 @@
 _base_ = '../_base_/imagenet_300e_bs4096_ema.py'
 
 model = dict(
-    backbone=dict(type='plugconv_mm.HorNet', arch='tiny-7x7', drop_path_rate=0.2), head=dict(in_channels=512))
+    backbone=dict(type='plugconv_mm.HorNet', arch='tiny-7x7', drop_path_rate=0.2, gap_before_final_norm=True),
+    neck=None,
+    head=dict(in_channels=512))
 optim_wrapper = dict(clip_grad=dict(max_norm=100))

@@ -1,5 +1,7 @@
 _base_ = '../_base_/imagenet_300e_bs4096_ema.py'
 
 model = dict(
-    backbone=dict(type='plugconv_mm.KWConvNeXt', arch='tiny', drop_path_rate=0.3), head=dict(in_channels=768))
+    backbone=dict(type='plugconv_mm.KWConvNeXt', arch='tiny', drop_path_rate=0.3, gap_before_final_norm=True),
+    neck=None,
+    head=dict(in_channels=768))
 custom_hooks = [*_base_.custom_hooks, dict(type='plugconv_mm.KernelWarehouseTemperatureHook', epochs=20)]

@@ -10,15 +10,11 @@ custom_imports = dict(imports=['plugconv_mm'])
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='plugconv_mm.ParCNet', arch='s', out_indices=(3, )),
-    neck=dict(type='GlobalAveragePooling'),
+    neck=dict(type='plugconv_mm.ExpandedPooling', in_channels=160, out_channels=640),
     head=dict(
-        type='StackedLinearClsHead',
+        type='plugconv_mm.DropoutLinearClsHead',
         num_classes=1000,
-        in_channels=160,
-        mid_channels=[640],
-        dropout_rate=0.2,
-        norm_cfg=dict(type='BN1d'),
-        act_cfg=dict(type='Swish'),
+        in_channels=640,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')))
 
 train_pipeline = [

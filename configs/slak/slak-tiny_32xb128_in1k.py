@@ -1,4 +1,7 @@
 _base_ = '../_base_/imagenet_300e_bs4096_ema.py'
 
-model = dict(backbone=dict(type='plugconv_mm.SLaK', arch='tiny', drop_path_rate=0.1), head=dict(in_channels=998))
+model = dict(
+    backbone=dict(type='plugconv_mm.SLaK', arch='tiny', drop_path_rate=0.1, gap_before_final_norm=True),
+    neck=None,
+    head=dict(in_channels=998))
 custom_hooks = [*_base_.custom_hooks, dict(type='plugconv_mm.DynamicSparsityHook')]

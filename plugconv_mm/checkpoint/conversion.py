@@ -9,6 +9,15 @@ from plugconv_mm.checkpoint.state_dict import find_weights, is_profiled, normali
 from plugconv_mm.errors import CheckpointError
 
 _CLASSIFIER = re.compile(r'(fc|head|classifier)\.')
+# Names after the last map, and those of mmpretrain's ImageClassifier: the norm behind the pooling, the linear layer,
+# which KernelWarehouse may mix, and the expansion of ParC-Net, a part of the neck here.
+_CLASSIFIER_NAMES = (
+    (r'norm\.(weight|bias)', r'backbone.norm3.\1'),
+    (r'(?:fc|head|classifier)\.(?:\d+\.|fc\.)?(weight|bias)', r'head.fc.\1'),
+    (r'classifier\.(?:\d+\.)?attention\.(.+)', r'head.fc.attention.\1'),
+    (r'conv_1x1_exp\.(?:block\.)?conv\.weight', 'neck.conv.0.weight'),
+    (r'conv_1x1_exp\.(?:block\.)?norm\.(.+)', r'neck.conv.1.\1'),
+)
 # Parts of a whole detector or segmentor that may hold one of the families; all else passes as it is.
 _PARTS = ('backbone.', 'neck.', 'decode_head.')
 
@@ -44,6 +53,17 @@ def _dropped(state: dict[str, Tensor], family: Family) -> set[str]:
         cells = [key for key in state if re.match(CELLS, key)]
         dropped.add(max(cells, key=lambda key: int(key.rpartition('.')[2])))
     return dropped
+
+
+def _classifier_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The classifier in a published state dict, under the names of mmpretrain's ImageClassifier; empty without one."""
+    family, classifier = recognise(state), {}
+    for key in _dropped(state, family) if family else ():
+        name = 'head.warehouse.weights.0' if re.match(CELLS, key) else next(
+            (match.expand(name) for pattern, name in _CLASSIFIER_NAMES if (match := re.fullmatch(pattern, key))), None)
+        if name:
+            classifier[name] = state[key]
+    return classifier if any(name.startswith('head.') for name in classifier) else {}
 
 
 def _convert_part(state: dict[str, Tensor], family: Family, prefix: str) -> dict[str, Tensor]:
@@ -101,7 +121,34 @@ def convert_parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     return converted, found
 
 
-def convert_official(state_dict: Mapping, entry: str = '') -> dict[str, Tensor]:
+def with_classifier(state: dict[str, Tensor], backbone: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """A converted backbone and the classifier beside it in the published state dict; None where there is none.
+
+    Args:
+        state: The published state dict.
+        backbone: The result of :func:`convert_parts`.
+
+    Returns:
+        Weights under the names of mmpretrain's ImageClassifier.
+    """
+    classifier = _classifier_of(state)
+    return {**{f'backbone.{key}': value for key, value in backbone.items()}, **classifier} if classifier else None
+
+
+def has_classifier(state: dict[str, Tensor]) -> bool:
+    """Whether this is the state dict of a published classifier, its last layer included."""
+    return bool(_classifier_of(state))
+
+
+def _whole_classifier(state: dict[str, Tensor], backbone: dict[str, Tensor]) -> dict[str, Tensor]:
+    whole = with_classifier(state, backbone)
+    if whole is None:
+        raise CheckpointError(f'there is no classifier among the {len(state)} keys: {some_of(state)}. It is a '
+                              'checkpoint of a backbone alone, or of a whole detector or segmentor')
+    return whole
+
+
+def convert_official(state_dict: Mapping, entry: str = '', classifier: bool = False) -> dict[str, Tensor]:
     """Turn the state dict of a published checkpoint into ours.
 
     It takes the state dict bare or wrapped (under ``state_dict``, ``model`` and the like), with the prefixes
@@ -114,27 +161,32 @@ def convert_official(state_dict: Mapping, entry: str = '') -> dict[str, Tensor]:
             shared with the result.
         entry: The entry of the checkpoint that holds the weights, such as ``'model_ema'`` for averaged ones, which
             are taken unasked only where there are no others.
+        classifier: Whether to keep the classifier: the result has the names of mmpretrain's ImageClassifier then,
+            ``backbone.``, ``neck.`` and ``head.``.
 
     Returns:
         A new state dict, to be loaded with ``strict=True``.
 
     Raises:
         CheckpointError: If no family is recognised, keys are unknown to it, a tensor's shape contradicts its name, or
-            the argument is no state dict.
+            the argument is no state dict, or `classifier` is asked for and there is none.
 
     Example:
         >>> import torch
         >>> convert_official({'model': {'module.layer3.3.parc_H.pe': torch.zeros(1, 8, 14, 1)}}).keys()
         dict_keys(['layer3.3.conv2.parc_h.position_embedding'])
     """
-    return convert_with_report(state_dict, entry)[0]
+    return convert_with_report(state_dict, entry, classifier)[0]
 
 
-def convert_with_report(state_dict: Mapping, entry: str = '') -> tuple[dict[str, Tensor], str]:
+def convert_with_report(state_dict: Mapping, entry: str = '',
+                        classifier: bool = False) -> tuple[dict[str, Tensor], str]:
     """:func:`convert_official`, and a line that says what was recognised and how many tensors went where."""
     weights = find_weights(state_dict, entry)
     state = _without_backbone(normalised(weights.state))
     converted, found = convert_parts(state)
+    if classifier:
+        converted = _whole_classifier(state, converted)
     families = ', '.join(f'{name} (under {prefix!r})' if prefix else name for prefix, name in found.items())
     renamed = len(converted.keys() - state.keys())
     report = (f'{families}: {len(converted)} tensors, {renamed} of them renamed, '

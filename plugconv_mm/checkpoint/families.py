@@ -203,6 +203,15 @@ FAMILIES = (
         shapes=_KW_SHAPES,
     ),
     Family(
+        'HAT-Net',
+        signature=r'^(ds[234]\.norm\.|blocks\.\d+\.\d+\.conv\.conv1\.0\.bias$)',
+        known=(r'patch_embed\.[013]\.(weight|bias)|ds[234]\.(conv|norm)\.(weight|bias)'
+               r'|blocks\.[0-3]\.\d+\.attn\.(norm|grid_norm|ds_norm|qkv|q|kv|proj)\.(weight|bias)'
+               r'|blocks\.[0-3]\.\d+\.conv\.(conv1\.[01]|conv2\.0|conv3\.[01])\.(weight|bias)'),
+        # ``proj_norm`` is a norm that the published network holds and never calls.
+        dropped=r'(fc|head|classifier)\..*|blocks\.\d+\.\d+\.attn\.proj_norm\.(weight|bias)',
+    ),
+    Family(
         'TransCNN',
         signature=r'^blocks\.\d+\.\d+\.attn\.(grid_norm|ds_norm|qkv)\.',
         known=(rf'patch_embed\.[013]\.{_NORM}|ds[234]\.(conv|residual|norm[12])\.{_NORM}'

@@ -1,5 +1,6 @@
 """Names of weights as a model has them."""
 import contextlib
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -9,22 +10,48 @@ from plugconv_mm.checkpoint.state_dict import bare_names
 from plugconv_mm.errors import CheckpointError
 
 
-def fit_to_model(state: dict[str, Tensor], own: Mapping[str, object]) -> dict[str, Tensor]:
+_CLASSIFIER = 'published classifier'  # no name of a module
+
+
+def attach_classifier(backbone: dict[str, Tensor], classifier: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """Weights of a backbone, with those of the whole classifier that it is of for models that have them.
+
+    They are in the metadata that state dicts of torch have, which mmengine hands on.
+    """
+    if classifier is None:
+        return backbone
+    state = OrderedDict(backbone)
+    state._metadata = OrderedDict({_CLASSIFIER: classifier})  # type: ignore[attr-defined]
+    return state
+
+
+def classifier_beside(checkpoint: Mapping) -> dict[str, Tensor]:
+    """The classifier that :func:`attach_classifier` put beside these weights or a checkpoint's; empty without one."""
+    return getattr(checkpoint.get('state_dict', checkpoint), '_metadata', {}).get(_CLASSIFIER, {})
+
+
+def fit_to_model(state: dict[str, Tensor], own: Mapping[str, object],
+                 classifier: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Rename weights as the model calls them, if it calls them otherwise.
 
     Only the model tells whether ``model.`` in front of all names is a wrapper's prefix, or whether names that another
-    package has, too, such as mmpretrain's of HorNet, are to become ours. Of the names as they are, without prefixes or
+    package has, too, such as mmpretrain's of HorNet, are to become ours, or whether a published classifier is taken
+    whole. Of the names as they are, without prefixes or
     with the model's, and converted, those are taken of which most are the model's; as they are, where as many are.
 
     Args:
         state: The weights; they are not changed.
         own: The model's names, with anything.
+        classifier: The published classifier that the weights are of, by default that beside them.
 
     Returns:
         The weights, shared, under the names that fit best.
     """
     if state.keys() <= own.keys() or own.keys() <= state.keys():
         return state
+    classifier = classifier or classifier_beside(state)
+    if classifier and {name for name in own if not name.startswith('backbone.')} <= classifier.keys():
+        return classifier
     bare = bare_names(state)
     candidates = [state, {bare[name]: value for name, value in state.items()}]
     with contextlib.suppress(CheckpointError):  # of no family

@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from plugconv_mm.checkpoint.conversion import convert_parts, split_parts
+from plugconv_mm.checkpoint.conversion import convert_parts, has_classifier, split_parts, with_classifier
 from plugconv_mm.checkpoint.download import read_download
 from plugconv_mm.checkpoint.families import recognise
+from plugconv_mm.checkpoint.fitting import attach_classifier
 from plugconv_mm.checkpoint.reading import read_checkpoint, read_file
 from plugconv_mm.checkpoint.state_dict import find_weights, normalised, split_entry
 from plugconv_mm.errors import CheckpointError, CheckpointNotFoundError, MissingPackageError
@@ -39,8 +40,9 @@ def _prepared(checkpoint: dict, address: str, entry: str) -> dict:
     is_published = any(family.rename(key) != key for family, part in parts for key in part)
     if not is_run:
         is_published |= bool(parts) and not is_found or any(family.variant_of(part) for family, part in parts)
-    if is_published:
-        state = convert_parts(state)[0]
+    if is_published or not is_run and has_classifier(state):
+        converted = convert_parts(state)[0]
+        state = attach_classifier(converted, with_classifier(state, converted))
     elif is_found:
         return checkpoint
     elif is_run:

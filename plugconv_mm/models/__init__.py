@@ -2,9 +2,10 @@
 from typing import TYPE_CHECKING
 
 from plugconv_mm.compat.packages import plug_ins
-from plugconv_mm.models import backbones, decode_heads, necks
+from plugconv_mm.models import backbones, cls_heads, decode_heads, necks
 
 if TYPE_CHECKING:
+    from plugconv_mm.models.backbones import HATNet as HATNet
     from plugconv_mm.models.backbones import HorNet as HorNet
     from plugconv_mm.models.backbones import KWConvNeXt as KWConvNeXt
     from plugconv_mm.models.backbones import KWMobileNetV2 as KWMobileNetV2
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from plugconv_mm.models.backbones import SLaK as SLaK
     from plugconv_mm.models.backbones import TransCNN as TransCNN
     from plugconv_mm.models.box_tta import BoxTTAModel as BoxTTAModel
+    from plugconv_mm.models.cls_heads import DropoutLinearClsHead as DropoutLinearClsHead
+    from plugconv_mm.models.cls_heads import KWLinearClsHead as KWLinearClsHead
     from plugconv_mm.models.convs import DecomposedLargeKernelConv2d as DecomposedLargeKernelConv2d
     from plugconv_mm.models.convs import GlobalLocalFilter as GlobalLocalFilter
     from plugconv_mm.models.convs import GnConv2d as GnConv2d
@@ -23,11 +26,13 @@ if TYPE_CHECKING:
     from plugconv_mm.models.convs import ParC2d as ParC2d
     from plugconv_mm.models.convs import ParCHW2d as ParCHW2d
     from plugconv_mm.models.decode_heads import HorUPerHead as HorUPerHead
+    from plugconv_mm.models.necks import ExpandedPooling as ExpandedPooling
     from plugconv_mm.models.necks import HorFPN as HorFPN
 
 __getattr__, __dir__, __all__ = plug_ins(
     __name__,
     backbones=backbones.__all__,
+    cls_heads=cls_heads.__all__,
     convs=['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d', 'ParC2d', 'ParCHW2d'],
     decode_heads=decode_heads.__all__,
     necks=necks.__all__,

@@ -11,7 +11,7 @@ from mmengine.runner import CheckpointLoader, Runner, get_state_dict
 from torch import Tensor, nn
 
 from plugconv_mm.checkpoint import state_dict_of
-from plugconv_mm.checkpoint.fitting import fit_to_model
+from plugconv_mm.checkpoint.fitting import classifier_beside, fit_to_model
 from plugconv_mm.errors import CheckpointError, ConfigError
 from plugconv_mm.runtime.build import build_model
 from plugconv_mm.runtime.config_parts import inner_datasets, metainfo_of
@@ -31,7 +31,7 @@ class CheckFitHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model = model.module if isinstance(model, BaseTTAModel) else model
         own = get_state_dict(model)
-        _check_fit(runner._load_from, own, fit_to_model(state_dict_of(checkpoint), own))
+        _check_fit(runner._load_from, own, fit_to_model(state_dict_of(checkpoint), own, classifier_beside(checkpoint)))
 
 
 def _check_fit(filename: str | Path | None, own: Mapping[str, Tensor], state: Mapping[str, Tensor],
@@ -70,7 +70,8 @@ def load_weights(model: nn.Module, filename: str | Path, parts: tuple[str, ...] 
     state, own = state_dict_of(checkpoint), model.state_dict()
     if parts == ('backbone.', ) and not any(key.startswith(parts) for key in state):
         state = {f'backbone.{key}': value for key, value in state.items()}
-    state = {key: value for key, value in fit_to_model(state, own).items() if key.startswith(parts)}
+    state = fit_to_model(state, own, classifier_beside(checkpoint))
+    state = {key: value for key, value in state.items() if key.startswith(parts)}
     whole = parts == ('', )
     _check_fit(filename, {key: value for key, value in own.items() if key.startswith(parts) and (
         whole or key in state or not _BESIDE.match(key))}, state, unknown=[

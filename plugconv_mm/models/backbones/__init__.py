@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 from plugconv_mm.compat.packages import plug_ins
 
 if TYPE_CHECKING:
+    from plugconv_mm.models.backbones.hat_net import HATNet as HATNet
     from plugconv_mm.models.backbones.hornet import HorNet as HorNet
     from plugconv_mm.models.backbones.kw_convnext import KWConvNeXt as KWConvNeXt
     from plugconv_mm.models.backbones.kw_mobilenetv2 import KWMobileNetV2 as KWMobileNetV2
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __getattr__, __dir__, __all__ = plug_ins(
     __name__,
+    hat_net=['HATNet'],
     hornet=['HorNet'],
     kw_convnext=['KWConvNeXt'],
     kw_mobilenetv2=['KWMobileNetV2'],

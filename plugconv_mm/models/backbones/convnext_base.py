@@ -43,7 +43,7 @@ class ConvNeXtBackbone(Backbone):
         return nn.Conv2d(in_channels, out_channels, size, stride=size)
 
     def _add_stages(self, in_channels: int, channels: Sequence[int], depths: Sequence[int], drop_path_rate: float,
-                    block: Callable[[int, int, float], nn.Module]) -> None:
+                    block: Callable[[int, int, float], nn.Module], gap_before_final_norm: bool) -> None:
         """Make all layers.
 
         Args:
@@ -52,7 +52,10 @@ class ConvNeXtBackbone(Backbone):
             depths: Blocks of each stage.
             drop_path_rate: Stochastic depth of the last block.
             block: Makes a block, from its stage, its number there and its stochastic depth.
+            gap_before_final_norm: Whether each output is averaged over its positions before its LayerNorm, as in
+                published classifiers; it is (N, C) then.
         """
+        self.gap_before_final_norm = gap_before_final_norm
         self.downsample_layers = nn.ModuleList([
             nn.Sequential(self._patch_conv(0, in_channels, channels[0], 4), LayerNorm2d(channels[0]))])
         for i in range(1, len(depths)):
@@ -71,7 +74,8 @@ class ConvNeXtBackbone(Backbone):
         return self.stages[stage - 1](x if stage == 1 else self.downsample_layers[stage - 1](x))
 
     def _output(self, stage: int, x: Tensor) -> Tensor:
-        return getattr(self, f'norm{stage - 1}')(x)
+        norm = getattr(self, f'norm{stage - 1}')
+        return norm(x.mean((2, 3), keepdim=True)).flatten(1) if self.gap_before_final_norm else norm(x)
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
         if stage == 0:

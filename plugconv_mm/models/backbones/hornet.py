@@ -62,6 +62,8 @@ class HorNet(ConvNeXtBackbone):
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
         norm_eval: Keep batch norms in eval mode while training; HorNet itself has none.
         with_cp: Recompute each block in the backward pass to save memory.
+        gap_before_final_norm: Whether each output is averaged over its positions before its LayerNorm, as in
+            published classifiers; it is (N, C) then.
         init_cfg: How to initialise the weights.
 
     Shapes:
@@ -85,6 +87,7 @@ class HorNet(ConvNeXtBackbone):
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
+                 gap_before_final_norm: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
         arch = look_up_arch(arch, self.arch_settings)
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
@@ -93,5 +96,5 @@ class HorNet(ConvNeXtBackbone):
             return HorNetBlock(arch['channels'][stage], arch['orders'][stage], arch['filters'][stage],
                                arch['filter_sizes'][stage], scale, layer_scale_init, drop_path, with_cp)
 
-        self._add_stages(in_channels, arch['channels'], arch['depths'], drop_path_rate, block)
+        self._add_stages(in_channels, arch['channels'], arch['depths'], drop_path_rate, block, gap_before_final_norm)
         self._freeze_stages()

@@ -64,6 +64,8 @@ class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
             draws from go on training.
         norm_eval: Keep batch norms in eval mode while training; there are none.
         with_cp: Recompute each block in the backward pass to save memory.
+        gap_before_final_norm: Whether each output is averaged over its positions before its LayerNorm, as in
+            published classifiers; it is (N, C) then.
         init_cfg: How to initialise the weights; from scratch by default.
 
     Raises:
@@ -96,6 +98,7 @@ class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
+                 gap_before_final_norm: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
         arch = look_up_arch(arch, self.arch_settings)
         channels = arch['channels']
@@ -107,7 +110,7 @@ class KWConvNeXt(KWBackbone, ConvNeXtBackbone):
             return KWConvNeXtBlock(channels[stage], f'stage{stage}_layer{number}', warehouse, layer_scale_init,
                                    drop_path, with_cp)
 
-        self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block)
+        self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block, gap_before_final_norm)
         warehouse.allocate(self)
         self._freeze_stages()
 

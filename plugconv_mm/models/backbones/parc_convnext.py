@@ -47,6 +47,8 @@ class ParCConvNeXt(ConvNeXtBackbone):
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
         norm_eval: Keep batch norms in eval mode while training; ParC-ConvNeXt itself has none.
         with_cp: Recompute each block in the backward pass to save memory.
+        gap_before_final_norm: Whether each output is averaged over its positions before its LayerNorm, as in
+            published classifiers; it is (N, C) then.
         init_cfg: How to initialise the weights.
 
     Shapes:
@@ -79,6 +81,7 @@ class ParCConvNeXt(ConvNeXtBackbone):
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
+                 gap_before_final_norm: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
         arch = look_up_arch(arch, self.arch_settings)
         channels, depths = arch['channels'], arch['depths']
@@ -92,5 +95,5 @@ class ParCConvNeXt(ConvNeXtBackbone):
             return ParCConvNeXtBlock(channels[stage], self.meta_sizes[stage] if is_parc else None, parc_backend,
                                      layer_scale_init, drop_path, with_cp)
 
-        self._add_stages(in_channels, channels, depths, drop_path_rate, block)
+        self._add_stages(in_channels, channels, depths, drop_path_rate, block, gap_before_final_norm)
         self._freeze_stages()

@@ -50,6 +50,8 @@ class SLaK(ConvNeXtBackbone):
             ``large_kernel.vertical.{weight,bias}`` and ``large_kernel.horizontal.{weight,bias}``, of shapes (C, 1, M,
             s), (C), (C, 1, s, M), (C), take the place of ``large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*``
             in each block.
+        gap_before_final_norm: Whether each output is averaged over its positions before its LayerNorm, as in
+            published classifiers; it is (N, C) then.
         init_cfg: How to initialise the weights.
 
     Raises:
@@ -86,6 +88,7 @@ class SLaK(ConvNeXtBackbone):
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  deploy: bool = False,
+                 gap_before_final_norm: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
         arch = look_up_arch(arch, self.arch_settings)
         channels = [int(c * width_factor) for c in arch['channels']]
@@ -102,7 +105,7 @@ class SLaK(ConvNeXtBackbone):
             return SLaKBlock(channels[stage], sizes[stage], small_kernel, norm_cfg, layer_scale_init, drop_path,
                              with_cp)
 
-        self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block)
+        self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block, gap_before_final_norm)
         if deploy:
             self.switch_to_deploy()
         self._freeze_stages()

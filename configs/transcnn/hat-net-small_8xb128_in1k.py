@@ -1,0 +1,3 @@
+_base_ = './hat-net-tiny_8xb128_in1k.py'
+
+model = dict(backbone=dict(arch='small'), head=dict(in_channels=512))
