@@ -33,6 +33,20 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
     """A checkpoint that is not there."""
 
 
+class CheckpointSizeError(CheckpointError):
+    """A checkpoint of another size of the network than the model's.
+
+    Attributes:
+        network: The class of the backbone, or None.
+        size: The arguments that make it of the checkpoint's size.
+        model: Name of the class of the whole model; empty where the checkpoint is loaded into a backbone alone.
+    """
+
+    def __init__(self, message: str, network: type | None = None, size: dict | None = None, model: str = '') -> None:
+        super().__init__(message)
+        self.network, self.size, self.model = network, size or {}, model
+
+
 class ExportError(UserError, ValueError):
     """A model that cannot be exported, or an exported file that disagrees with the model."""
 

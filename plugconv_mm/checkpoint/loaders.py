@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plugconv_mm.checkpoint.conversion import convert_parts, has_classifier, split_parts, with_classifier
-from plugconv_mm.checkpoint.download import read_download
+from plugconv_mm.checkpoint.download import read_address
 from plugconv_mm.checkpoint.families import recognise
 from plugconv_mm.checkpoint.fitting import attach_classifier
 from plugconv_mm.checkpoint.reading import read_checkpoint, read_file
@@ -71,18 +71,18 @@ def load_from_local(filename: str, map_location: Any = 'cpu') -> dict:
     path, entry = split_entry(filename)
     if '://' in path and not os.path.exists(path):
         raise CheckpointError(f'{path} is no address that mmengine knows: name a file, or an address with http://, '
-                              'https://, torchvision://, openmmlab://, mmcls://, s3://, petrel:// or pavi://')
+                              'https://, hf://, torchvision://, openmmlab://, mmcls://, s3://, petrel:// or pavi://')
     return _prepared(read_checkpoint(path, map_location), filename, entry)
 
 
-def load_from_http(filename: str, map_location: Any = 'cpu') -> dict:
+def load_from_web(filename: str, map_location: Any = 'cpu') -> dict:
     """Load an address for mmengine, as :func:`load_from_local` loads a file.
 
-    The first process fetches the file into torch.hub's cache, and the others read it there; where they have another
-    cache, each fetches its own.
+    The first process fetches the file into the cache, and the others read it there; where they have another cache,
+    each fetches its own.
 
     Args:
-        filename: The address, http:// or https://.
+        filename: The address, http://, https:// or hf://.
         map_location: Device of the tensors, as in :func:`torch.load`.
 
     Raises:
@@ -92,10 +92,10 @@ def load_from_http(filename: str, map_location: Any = 'cpu') -> dict:
     address, entry = split_entry(filename)
     if get_rank():
         barrier()
-        checkpoint = read_download(address, map_location)
+        checkpoint = read_address(address, map_location)
     else:
         try:
-            checkpoint = read_download(address, map_location)
+            checkpoint = read_address(address, map_location)
         finally:
             barrier()
     return _prepared(checkpoint, filename, entry)
@@ -114,13 +114,13 @@ def _look_up(filename: str, urls: Mapping[str, str]) -> str:
 
 
 def load_from_torchvision(filename: str, map_location: Any = 'cpu') -> dict:
-    """Load ``torchvision://MODEL`` (``modelzoo://``, too) for mmengine, as :func:`load_from_http` does."""
+    """Load ``torchvision://MODEL`` (``modelzoo://``, too) for mmengine, as :func:`load_from_web` does."""
     from mmengine.runner.checkpoint import get_torchvision_models
-    return load_from_http(_look_up(filename, get_torchvision_models()), map_location)
+    return load_from_web(_look_up(filename, get_torchvision_models()), map_location)
 
 
 def load_from_openmmlab(filename: str, map_location: Any = 'cpu') -> dict:
-    """Load ``openmmlab://MODEL`` (``open-mmlab://``, too) for mmengine, as :func:`load_from_http` does.
+    """Load ``openmmlab://MODEL`` (``open-mmlab://``, too) for mmengine, as :func:`load_from_web` does.
 
     ``open_mmlab.json`` in mmengine's home folder may name further models, by address or as files in that folder.
     """
@@ -129,14 +129,14 @@ def load_from_openmmlab(filename: str, map_location: Any = 'cpu') -> dict:
     urls.update({old: urls[new] for old, new in get_deprecated_model_names().items() if new in urls})
     address = _look_up(filename, urls)
     if address.startswith(('http://', 'https://')):
-        return load_from_http(address, map_location)
+        return load_from_web(address, map_location)
     return load_from_local(os.path.join(_get_mmengine_home(), address), map_location)
 
 
 def load_from_mmcls(filename: str, map_location: Any = 'cpu') -> dict:
-    """Load the backbone of ``mmcls://MODEL`` for mmengine, as :func:`load_from_http` does."""
+    """Load the backbone of ``mmcls://MODEL`` for mmengine, as :func:`load_from_web` does."""
     from mmengine.runner.checkpoint import _process_mmcls_checkpoint, get_mmcls_models
-    return _process_mmcls_checkpoint(load_from_http(_look_up(filename, get_mmcls_models()), map_location))
+    return _process_mmcls_checkpoint(load_from_web(_look_up(filename, get_mmcls_models()), map_location))
 
 
 def load_from_ceph(filename: str, map_location: Any = 'cpu', backend: str = 'petrel') -> dict:
@@ -171,7 +171,7 @@ def load_from_pavi(filename: str, map_location: Any = 'cpu') -> dict:
 # mmengine's own prefixes, regular expressions.
 SCHEMES = {
     ('', ): load_from_local,
-    ('http://', 'https://'): load_from_http,
+    ('http://', 'https://', 'hf://'): load_from_web,
     ('modelzoo://', 'torchvision://'): load_from_torchvision,
     ('open-mmlab://', 'openmmlab://'): load_from_openmmlab,
     ('mmcls://', ): load_from_mmcls,

@@ -56,7 +56,9 @@ def _explain_unreadable(path: str, name: str, error: Exception) -> CheckpointErr
         return CheckpointError(f'{name} is a pointer of Git LFS, not the checkpoint itself: fetch it with '
                                '`git lfs pull`')
     if start.lstrip().lower().startswith((b'<!doctype', b'<html')):
-        return CheckpointError(f'{name} is a web page, not a checkpoint: the download went wrong, fetch the file again')
+        advice = ('download the file that it shows with a browser, and name the file' if '://' in name else
+                  'the download went wrong, fetch the file again')
+        return CheckpointError(f'{name} is a web page, not a checkpoint: {advice}')
     if 'TorchScript' in str(error):
         return CheckpointError(f'{name} is a TorchScript program, not a checkpoint: take the state dict it was made '
                                'from')

@@ -40,14 +40,16 @@ def find_config(config: str) -> Path:
     return file
 
 
-def load_config(args: Namespace) -> Config:
-    """Read ``args.config`` and merge the options of :func:`~plugconv_mm.runtime.options.make_parser` into it.
+def read_config(config: str) -> Config:
+    """Read a config as its file has it.
+
+    Args:
+        config: Its path, or ``package::path``.
 
     Raises:
-        ConfigError: The file cannot be read, or an option does not fit it.
+        ConfigError: There is no such file, or it cannot be read.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    file = find_config(args.config)
+    file = find_config(config)
     if not is_installed(MODULE2PACKAGE['mmseg']):
         MODULE2PACKAGE['mmseg'] = 'mmseg'  # the continuation of mmsegmentation has another name; 'mmseg::' finds it so
     if not hasattr(config_utils.load, 'cache_info'):
@@ -56,9 +58,19 @@ def load_config(args: Namespace) -> Config:
     try:
         # Said to be of the style with _base_, it may have bases that import packages, as RepLKNet's in mmpretrain does.
         is_old = re.search(r'^_base_\s*=', file.read_text(encoding='utf-8'), re.MULTILINE)
-        cfg = Config.fromfile(file, lazy_import=False if is_old else None)
+        return Config.fromfile(file, lazy_import=False if is_old else None)
     except Exception as error:  # a config is code of the user's: whatever goes wrong in it is theirs to mend
-        raise ConfigError(f'cannot read the config {args.config}: {type(error).__name__}: {error}') from error
+        raise ConfigError(f'cannot read the config {config}: {type(error).__name__}: {error}') from error
+
+
+def load_config(args: Namespace) -> Config:
+    """Read ``args.config`` and merge the options of :func:`~plugconv_mm.runtime.options.make_parser` into it.
+
+    Raises:
+        ConfigError: The file cannot be read, or an option does not fit it.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = read_config(args.config)
     if args.cfg_options:
         try:
             cfg.merge_from_dict(args.cfg_options)
@@ -67,7 +79,7 @@ def load_config(args: Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / file.stem)
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     cfg.launcher = args.launcher
     if args.launcher != 'none':
         distribute(cfg)

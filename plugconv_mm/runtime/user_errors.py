@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
-from plugconv_mm.errors import UserError
+from plugconv_mm.errors import CheckpointSizeError, UserError
+from plugconv_mm.runtime.configs_of_size import configs_of_size
 from plugconv_mm.runtime.distributed import leave_group
 from plugconv_mm.runtime.registry_errors import config_errors
 
@@ -38,6 +39,9 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (f'{error}. The disk is full: free some of it. Checkpoints written before are whole, and --resume goes '
                 'on from the last one')
+    if isinstance(error, CheckpointSizeError) and error.network:
+        configs = configs_of_size(error.network, error.size, error.model)
+        return f'{error}. Configs that take it: {", ".join(configs)}' if configs else str(error)
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ValueError) and str(error).startswith('Expected more than 1 value per channel when training'):

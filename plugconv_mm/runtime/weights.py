@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.checkpoint import state_dict_of
 from plugconv_mm.checkpoint.fitting import classifier_beside, fit_to_model
+from plugconv_mm.checkpoint.sizes import check_size
 from plugconv_mm.errors import CheckpointError, ConfigError
 from plugconv_mm.runtime.build import build_model
 from plugconv_mm.runtime.config_parts import inner_datasets, metainfo_of
@@ -31,10 +32,11 @@ class CheckFitHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model = model.module if isinstance(model, BaseTTAModel) else model
         own = get_state_dict(model)
-        _check_fit(runner._load_from, own, fit_to_model(state_dict_of(checkpoint), own, classifier_beside(checkpoint)))
+        state = fit_to_model(state_dict_of(checkpoint), own, classifier_beside(checkpoint))
+        _check_fit(runner._load_from, model, own, state)
 
 
-def _check_fit(filename: str | Path | None, own: Mapping[str, Tensor], state: Mapping[str, Tensor],
+def _check_fit(filename: str | Path | None, model: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Tensor],
                unknown: Sequence[str] = ()) -> None:
     missing = [key for key in own if key not in state and 'num_batches_tracked' not in key]
     other = [key for key in own if key in state and _shape(state[key]) != _shape(own[key])]
@@ -42,8 +44,9 @@ def _check_fit(filename: str | Path | None, own: Mapping[str, Tensor], state: Ma
         said = [f'{len(keys)} weights {what}, e.g. {keys[0]}' for keys, what in (
             (missing, 'of the model are not in it'), (unknown, 'in it are not of the model'),
             (other, 'have another shape')) if keys]
-        raise CheckpointError(f'{filename} is a checkpoint of another model than the config: {"; ".join(said)}. Give '
-                              'the config that it was trained with')
+        message = f'{filename} is a checkpoint of another model than the config: {"; ".join(said)}.'
+        check_size(state, own, model, message)
+        raise CheckpointError(f'{message} Give the config that it was trained with')
 
 
 def _shape(value: object) -> torch.Size | None:
@@ -73,7 +76,7 @@ def load_weights(model: nn.Module, filename: str | Path, parts: tuple[str, ...] 
     state = fit_to_model(state, own, classifier_beside(checkpoint))
     state = {key: value for key, value in state.items() if key.startswith(parts)}
     whole = parts == ('', )
-    _check_fit(filename, {key: value for key, value in own.items() if key.startswith(parts) and (
+    _check_fit(filename, model, {key: value for key, value in own.items() if key.startswith(parts) and (
         whole or key in state or not _BESIDE.match(key))}, state, unknown=[
             key for key in state if key not in own and (whole or not _BESIDE.match(key))])
     model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)

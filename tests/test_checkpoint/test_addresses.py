@@ -4,6 +4,8 @@ import http.server
 import io
 import json
 import os
+import re
+import subprocess
 import sys
 import threading
 import types
@@ -19,9 +21,10 @@ from mmengine import dist, fileio, logging  # noqa: E402
 from mmengine.model import BaseModule  # noqa: E402
 from mmengine.runner import CheckpointLoader  # noqa: E402
 from mmengine.runner import checkpoint as mmengine_checkpoint  # noqa: E402
+from repository import ROOT  # noqa: E402
 
 import plugconv_mm  # noqa: E402, F401
-from plugconv_mm.checkpoint import loaders  # noqa: E402
+from plugconv_mm.checkpoint import loaders, read_checkpoint  # noqa: E402
 from plugconv_mm.errors import CheckpointError, CheckpointNotFoundError, MissingPackageError, OutputError  # noqa: E402
 
 OURS = {'fpn_convs.0.conv.proj_in.weight': torch.rand(8, 4, 1, 1),
@@ -50,17 +53,25 @@ def server():
             self.server.requests.append(path)
             content = self.server.files.get(path)
             if content is None:
-                return self.send_error(404)
+                self.send_response(404)
+                self.send_header('X-Error-Code', 'EntryNotFound')  # which the Hub says
+                self.send_header('Content-Length', '0')
+                return self.end_headers()
             self.send_response(200)
             self.send_header('Content-Length', str(len(content) + self.server.missing))
+            for name, value in self.server.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            if self.command == 'GET':
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
 
         def log_message(self, *args):
             pass
 
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
-        server.files, server.requests, server.missing = {}, [], 0
+        server.files, server.requests, server.missing, server.headers = {}, [], 0, {}
         server.url = f'http://127.0.0.1:{server.server_address[1]}'
         thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01))
         thread.start()
@@ -108,7 +119,81 @@ def test_a_published_file_stands_in_init_cfg(server, cache, wrap):
         neck.init_weights()
         same(neck.state_dict(), OURS)
     assert server.requests == ['/a/neck.pth']  # once
-    assert os.listdir(cache) == ['neck.pth']
+    kept, = os.listdir(cache)
+    assert re.fullmatch(r'neck_[0-9a-f]{8}\.pth', kept)
+
+
+def test_two_files_of_one_name_are_two(server, cache):
+    """Clouds name every file alike, or not at all."""
+    addresses = [f'{server.url}{path}' for path in (
+        '/s/a/download', '/s/b/download', '/f/c/?dl=1', '/f/d/?dl=1', '/x/model.pth', '/y/model.pth')]
+    for number, address in enumerate(addresses):
+        server.files[address.removeprefix(server.url).partition('?')[0]] = saved(
+            {key: value + number for key, value in PUBLISHED.items()})
+    for _ in range(2):
+        for number, address in enumerate(addresses):
+            same(load(address)['state_dict'], {key: value + number for key, value in OURS.items()})
+    assert len(server.requests) == len(os.listdir(cache)) == len(addresses)
+
+
+def test_a_name_with_a_hash_is_kept_under_it(server, cache):
+    content = saved(PUBLISHED)
+    name = f'neck-{sha(content)[:8]}.pth'
+    server.files[f'/a/{name}'] = content
+    same(load(f'{server.url}/a/{name}')['state_dict'], OURS)
+    assert os.listdir(cache) == [name]
+    same(load(f'{server.url}/elsewhere/{name}')['state_dict'], OURS)  # the same file, be it from where it may
+    assert server.requests == [f'/a/{name}']
+
+
+def test_the_converter_takes_an_address(server, tool, tmp_path):
+    server.files['/neck.pth'] = saved({'model': PUBLISHED})
+    status, out, _ = tool('convert_official.py', f'{server.url}/neck.pth', tmp_path / 'ours.pth')
+    assert status == 0 and out.startswith('HorFPN: 2 tensors, 1 of them renamed, 0 dropped\n')
+    same(read_checkpoint(tmp_path / 'ours.pth'), OURS)
+    for address, message in ((f'{server.url}/none.pth', 'cannot be fetched: HTTP 404 Not Found'),
+                             ('hf://owner/file.pth', 'names no file of the Hugging Face Hub: give hf://OWNER/NAME/FILE,'
+                                                     ' or hf://OWNER/NAME@REVISION/FILE')):
+        status, out, err = tool('convert_official.py', address, tmp_path / 'none.pth')
+        assert (status, out, err.splitlines()[-1]) == (1, '', f'error: {address} {message}')
+    assert not (tmp_path / 'none.pth').exists()
+
+
+# -- the Hugging Face Hub
+
+@pytest.fixture
+def hub(server, tmp_path):
+    """Publishes files of a repository of the Hub, and runs a command that finds it there."""
+    pytest.importorskip('huggingface_hub')
+    commit = '0123456789012345678901234567890123456789'
+
+    def publish(name, content):
+        server.files[f'/owner/name/resolve/main/{name}'] = server.files[f'/owner/name/resolve/v1/{name}'] = content
+        server.headers = {'X-Repo-Commit': commit, 'ETag': f'"{sha(content)}"'}
+
+    def run(address):
+        script = (f'import json, plugconv_mm\nfrom mmengine.runner import CheckpointLoader\n'
+                  f'found = CheckpointLoader.load_checkpoint({address!r}, "cpu", "silent")["state_dict"]\n'
+                  f'print(json.dumps(sorted(found)))')
+        environment = os.environ | dict(HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / 'hf'), HF_HUB_DISABLE_XET='1',
+                                        HF_HUB_DISABLE_PROGRESS_BARS='1', PYTHONPATH=str(ROOT))
+        return subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
+
+    return publish, run
+
+
+def test_a_file_of_the_hub(server, hub, tmp_path):
+    publish, run = hub
+    publish('a/neck.pth', saved({'model': PUBLISHED}))
+    for address in ('hf://owner/name/a/neck.pth', 'hf://owner/name@v1/a/neck.pth', 'hf://owner/name/a/neck.pth#model'):
+        done = run(address)
+        assert done.returncode == 0 and json.loads(done.stdout) == sorted(OURS), done.stderr
+    assert sum(path.is_file() and not path.is_symlink() for path in (tmp_path / 'hf').rglob('blobs/*')) == 1
+    publish('evil.pth', saved({'model': PUBLISHED, 'meta': Mkdir(tmp_path / 'made')}))
+    assert 'refused to load hf://owner/name/evil.pth' in run('hf://owner/name/evil.pth').stderr
+    assert not (tmp_path / 'made').exists()
+    last = run('hf://owner/name/none.pth').stderr.splitlines()[-1]
+    assert 'CheckpointNotFoundError: hf://owner/name/none.pth cannot be fetched: ' in last
 
 
 def test_safetensors(server):
@@ -174,9 +259,10 @@ def test_a_download_that_breaks_off_is_not_kept(server, cache):
 
 def test_a_damaged_copy_is_named(server, cache):
     cache.mkdir(parents=True)
-    (cache / 'neck.pth').write_bytes(saved(PUBLISHED)[:-100])
-    with pytest.raises(CheckpointError, match=rf'{cache}/neck.pth .* It is a copy of {server.url}/neck.pth: remove it'):
-        load(f'{server.url}/neck.pth')
+    (cache / 'neck-0123456789.pth').write_bytes(saved(PUBLISHED)[:-100])
+    address = f'{server.url}/neck-0123456789.pth'
+    with pytest.raises(CheckpointError, match=rf'{cache}/neck-0123456789.pth .* It is a copy of {address}: remove it'):
+        load(address)
 
 
 def test_addresses_that_cannot_be_reached(server, cache):

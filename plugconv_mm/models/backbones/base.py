@@ -33,6 +33,8 @@ class Backbone(BaseModule):
     default_init_cfg: ClassVar[dict[str, Any] | list[dict[str, Any]]] = [
         dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
 
+    arch_settings: ClassVar[dict[str, dict[str, Any]]] = {}
+
     def __init__(self, out_indices: Sequence[int], frozen_stages: int, norm_eval: bool,
                  init_cfg: dict | list[dict] | None) -> None:
         super().__init__(init_cfg=init_cfg or self.default_init_cfg)
@@ -44,6 +46,11 @@ class Backbone(BaseModule):
         self.out_indices = indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+
+    @classmethod
+    def sizes(cls) -> list[dict[str, Any]]:
+        """List the arguments that make the sizes in which the network is published."""
+        return [dict(arch=arch) for arch in cls.arch_settings]
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
         """List the modules of the stem (``stage=0``) or of a stage, counted from 1, in the order of their use."""

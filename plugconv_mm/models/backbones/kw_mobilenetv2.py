@@ -126,6 +126,10 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
         self._freeze_stages()
 
     @classmethod
+    def sizes(cls) -> list[dict[str, Any]]:
+        return [dict(widen_factor=width, cell_num_ratio=budget) for width in (1., 0.5) for budget in (0.5, 1, 4)]
+
+    @classmethod
     def _places(cls) -> Iterator[tuple[int, int]]:
         """Yield the stage to whose warehouses each block, and then the last convolution, belongs, and its number there.
 

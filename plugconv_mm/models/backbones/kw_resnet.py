@@ -4,6 +4,7 @@ Li et al., "KernelWarehouse: Rethinking the Design of Dynamic Convolution", http
 He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
 """
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import build_norm_layer
 from torch import nn
@@ -93,6 +94,9 @@ class KWResNet(KWBackbone, ResNetBackbone):
         50: (KWBottleneck, (3, 4, 6, 3)),
         101: (KWBottleneck, (3, 4, 23, 3)),
     }
+    # Published: depth, budget, ratios of the cells, and of the basis for the cells of other layers.
+    published = ((18, 0.25, 0.5, 1), (18, 0.5, 0.5, 1), (18, 1, 1, 1), (18, 2, 1, 1), (18, 4, 1, 1),
+                 (50, 0.5, 0.5, 1 / 16), (50, 1, 1, 1), (50, 4, 1, 1))
 
     def __init__(self,
                  depth: int = 50,
@@ -144,3 +148,8 @@ class KWResNet(KWBackbone, ResNetBackbone):
             self.add_module(f'layer{stage + 1}', layer)
         warehouse.allocate(self)
         self._freeze_stages()
+
+    @classmethod
+    def sizes(cls) -> list[dict[str, Any]]:
+        return [dict(depth=depth, cell_num_ratio=budget, cell_inplane_ratio=cell, cell_outplane_ratio=cell,
+                     nonlocal_basis_ratio=basis) for depth, budget, cell, basis in cls.published]

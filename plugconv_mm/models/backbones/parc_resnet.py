@@ -7,6 +7,7 @@ In a ParC bottleneck dense ParC-H on one half of the width and dense ParC-W on t
 convolution; everything around them is a ResNet as torchvision and mmdet have it, and so are the parameters' names.
 """
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
@@ -118,6 +119,10 @@ class ParCResNet(ResNetBackbone):
                 channels = width * ParCBottleneck.expansion
             self.add_module(f'layer{stage + 1}', layer)
         self._freeze_stages()
+
+    @classmethod
+    def sizes(cls) -> list[dict[str, Any]]:
+        return [dict(depth=depth) for depth in cls.depths]
 
     def init_weights(self) -> None:
         """Initialise by `init_cfg`; from scratch, blocks may start as the identity."""

@@ -4,6 +4,7 @@ Liu et al., "More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using S
 https://arxiv.org/abs/2207.03620.
 """
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import build_norm_layer
 from torch import Tensor
@@ -109,3 +110,8 @@ class SLaK(ConvNeXtBackbone):
         if deploy:
             self.switch_to_deploy()
         self._freeze_stages()
+
+    @classmethod
+    def sizes(cls) -> list[dict[str, Any]]:
+        kernels = (31, 29, 27, 13), (61, 59, 57, 13)  # of the tiny networks that were trained for 120 epochs
+        return [*super().sizes(), *(dict(arch='tiny', kernel_size=kernel_size) for kernel_size in kernels)]
