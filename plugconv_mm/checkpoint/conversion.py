@@ -13,8 +13,7 @@ _CLASSIFIER = re.compile(r'(fc|head|classifier)\.')
 # which KernelWarehouse may mix, and the expansion of ParC-Net, a part of the neck here.
 _CLASSIFIER_NAMES = (
     (r'norm\.(weight|bias)', r'backbone.norm3.\1'),
-    (r'(?:fc|head|classifier)\.(?:\d+\.|fc\.)?(weight|bias)', r'head.fc.\1'),
-    (r'classifier\.(?:\d+\.)?attention\.(.+)', r'head.fc.attention.\1'),
+    (r'(?:fc|head|classifier)\.(?:\d+\.|fc\.)?(?:conv\.)?(weight|bias|attention\..+)', r'head.fc.\1'),
     (r'conv_1x1_exp\.(?:block\.)?conv\.weight', 'neck.conv.0.weight'),
     (r'conv_1x1_exp\.(?:block\.)?norm\.(.+)', r'neck.conv.1.\1'),
 )
@@ -59,10 +58,11 @@ def _classifier_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The classifier in a published state dict, under the names of mmpretrain's ImageClassifier; empty without one."""
     family, classifier = recognise(state), {}
     for key in _dropped(state, family) if family else ():
-        name = 'head.warehouse.weights.0' if re.match(CELLS, key) else next(
-            (match.expand(name) for pattern, name in _CLASSIFIER_NAMES if (match := re.fullmatch(pattern, key))), None)
-        if name:
-            classifier[name] = state[key]
+        if re.match(CELLS, key):  # of a linear layer: the published one has them as of a convolution along one axis
+            classifier['head.warehouse.weights.0'] = state[key].reshape(*state[key].shape[:3], 1, 1)
+        for pattern, name in _CLASSIFIER_NAMES:
+            if match := re.fullmatch(pattern, key):
+                classifier[match.expand(name)] = state[key]
     return classifier if any(name.startswith('head.') for name in classifier) else {}
 
 
@@ -141,6 +141,8 @@ def has_classifier(state: dict[str, Tensor]) -> bool:
 
 
 def _whole_classifier(state: dict[str, Tensor], backbone: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(any(key.startswith(part) for key in backbone) for part in ('backbone.', 'head.')):
+        return backbone  # which has such names already
     whole = with_classifier(state, backbone)
     if whole is None:
         raise CheckpointError(f'there is no classifier among the {len(state)} keys: {some_of(state)}. It is a '
@@ -183,7 +185,9 @@ def convert_with_report(state_dict: Mapping, entry: str = '',
                         classifier: bool = False) -> tuple[dict[str, Tensor], str]:
     """:func:`convert_official`, and a line that says what was recognised and how many tensors went where."""
     weights = find_weights(state_dict, entry)
-    state = _without_backbone(normalised(weights.state))
+    state = normalised(weights.state)
+    if not (classifier and any(key.startswith('head.fc.') for key in state)):  # no classifier of mmpretrain's names
+        state = _without_backbone(state)
     converted, found = convert_parts(state)
     if classifier:
         converted = _whole_classifier(state, converted)

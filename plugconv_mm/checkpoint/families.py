@@ -213,7 +213,7 @@ FAMILIES = (
     ),
     Family(
         'TransCNN',
-        signature=r'^blocks\.\d+\.\d+\.attn\.(grid_norm|ds_norm|qkv)\.',
+        signature=r'^blocks\.\d+\.\d+\.(attn\.(norm|grid_norm|ds_norm)|conv\.conv[123]\.1)\.running_mean$',
         known=(rf'patch_embed\.[013]\.{_NORM}|ds[234]\.(conv|residual|norm[12])\.{_NORM}'
                rf'|blocks\.[0-3]\.\d+\.(attn\.(norm|grid_norm|ds_norm|qkv|q|kv|proj)|conv\.conv[123]\.[01])\.{_NORM}'),
     ),

@@ -9,7 +9,6 @@ from plugconv_mm.checkpoint.conversion import convert_parts, some_of
 from plugconv_mm.checkpoint.state_dict import bare_names
 from plugconv_mm.errors import CheckpointError
 
-
 _CLASSIFIER = 'published classifier'  # no name of a module
 
 
@@ -34,10 +33,10 @@ def fit_to_model(state: dict[str, Tensor], own: Mapping[str, object],
                  classifier: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Rename weights as the model calls them, if it calls them otherwise.
 
-    Only the model tells whether ``model.`` in front of all names is a wrapper's prefix, or whether names that another
+    Only the model tells whether ``model.`` in front of all names is a wrapper's prefix, whether names that another
     package has, too, such as mmpretrain's of HorNet, are to become ours, or whether a published classifier is taken
-    whole. Of the names as they are, without prefixes or
-    with the model's, and converted, those are taken of which most are the model's; as they are, where as many are.
+    whole, which a model with a ``head`` does. Of the names as they are, without prefixes or with the model's, and
+    converted, those are taken of which most are the model's; as they are, where as many are.
 
     Args:
         state: The weights; they are not changed.
@@ -50,7 +49,7 @@ def fit_to_model(state: dict[str, Tensor], own: Mapping[str, object],
     if state.keys() <= own.keys() or own.keys() <= state.keys():
         return state
     classifier = classifier or classifier_beside(state)
-    if classifier and {name for name in own if not name.startswith('backbone.')} <= classifier.keys():
+    if classifier and any(name.startswith('head.') for name in own):
         return classifier
     bare = bare_names(state)
     candidates = [state, {bare[name]: value for name, value in state.items()}]

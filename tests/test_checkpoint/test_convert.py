@@ -89,6 +89,33 @@ def test_other_parts_of_a_detector_pass_as_they_are(neck):
     assert 'backbone.layers.0.qkv.weight' in convert_official(detector)
 
 
+def test_a_whole_classifier():
+    state = published('cls_parcnet_s')
+    ours = convert_official(state, classifier=True)
+    for old, new in (('layer_3.1.dim_adaptive.0.block.conv.weight', 'backbone.layer_3.1.dim_adaptive.0.conv.weight'),
+                     ('conv_1x1_exp.block.conv.weight', 'neck.conv.0.weight'),
+                     ('conv_1x1_exp.block.norm.running_var', 'neck.conv.1.running_var'),
+                     ('classifier.fc.bias', 'head.fc.bias')):
+        assert ours[new] is state[old]
+    assert same(convert_official({'model': {f'module.{k}': v for k, v in state.items()}}, classifier=True), ours)
+    assert {key.removeprefix('backbone.') for key in ours if key.startswith('backbone.')} == set(
+        convert_official(state))
+
+
+@pytest.mark.parametrize('name', [
+    path.stem for path in sorted(recorded.FOLDER.glob('cls_*.json'))])
+def test_a_whole_classifier_of_ours_passes_unchanged(name):
+    ours = convert_official(published(name), classifier=True)
+    assert same(convert_official(ours, classifier=True), ours)
+    assert same(convert_official({'state_dict': ours, 'meta': {}}, classifier=True), ours)
+
+
+@pytest.mark.parametrize('name', ['parc_resnet50', 'hornet_tiny_7x7', 'horfpn_7x7'])
+def test_there_is_no_classifier(name):
+    with pytest.raises(ValueError, match=r'^there is no classifier among the \d+ keys: .* a backbone alone, or of a'):
+        convert_official(published(name), classifier=True)
+
+
 def test_the_argument_is_not_changed(resnet):
     wrapped = {'model': dict(resnet)}
     convert_official(wrapped)
@@ -143,6 +170,21 @@ def test_tool(tmp_path, neck, tool, source, target):
     ours, expected = read_checkpoint(target), convert_official(neck)
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[key], expected[key]) for key in ours)
+
+
+def test_tool_keeps_the_classifier(tmp_path, tool):
+    state = published('cls_parc_resnet50')
+    write_checkpoint({'model': state, 'epoch': 299}, tmp_path / 'published.pth')
+    status, said, complaint = tool('convert_official.py', tmp_path / 'published.pth', tmp_path / 'ours.pth',
+                                   '--classifier')
+    assert status == 0, complaint
+    assert f'ParC-ResNet: {len(state)} tensors' in said and ' 0 dropped' in said
+    ours = read_checkpoint(tmp_path / 'ours.pth')
+    assert {'backbone.conv1.weight', 'head.fc.weight', 'head.fc.bias'} <= ours.keys()
+    write_checkpoint({key: value for key, value in state.items() if 'fc' not in key}, tmp_path / 'bare.pth')
+    status, _, complaint = tool('convert_official.py', tmp_path / 'bare.pth', tmp_path / 'none.pth', '--classifier')
+    assert status == 1 and complaint.startswith('error: there is no classifier')
+    assert not (tmp_path / 'none.pth').exists()
 
 
 def test_tool_takes_an_entry(tmp_path, neck, tool):

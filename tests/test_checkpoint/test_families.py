@@ -17,7 +17,9 @@ from mmengine.config import Config, ConfigDict  # noqa: E402
 from mmengine.runner import load_checkpoint  # noqa: E402
 
 from plugconv_mm.checkpoint import convert_official, load_from_local, write_checkpoint  # noqa: E402
+from plugconv_mm.errors import CheckpointError  # noqa: E402
 from plugconv_mm.registry import MODELS  # noqa: E402
+from plugconv_mm.runtime.weights import load_weights  # noqa: E402
 
 # record: a thin backbone whose names are all in it, the channels of its outputs, what else a published classifier holds
 NORM_AND_HEAD = ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
@@ -43,6 +45,9 @@ FAMILIES = {
                   [64, 96, 128, 160], ('conv_1x1_exp.block.conv.weight', 'classifier.fc.weight', 'classifier.fc.bias')),
     'slak_tiny': (dict(type='SLaK', arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64]),
                        kernel_size=(13, 11, 9, 5), width_factor=1), [8, 16, 32, 64], NORM_AND_HEAD),
+    'cls_hat_net_tiny': (dict(type='HATNet', arch=dict(
+        depths=[1, 1, 1, 1], channels=[8, 16, 24, 32], head_widths=[8] * 4, expand_ratios=[2] * 4,
+        kernel_sizes=[3] * 4)), [8, 16, 24, 32], CLASSIFIER),
     'transcnn_tiny': (dict(type='TransCNN', arch=dict(depths=[1, 1, 1, 1], channels=[64] * 4, expand_ratios=[1] * 4)),
                       [64] * 4, ('head.weight', 'head.bias')),
 }
@@ -125,6 +130,13 @@ DETECTOR_NAMES = [
     'roi_head.bbox_head.2.shared_fcs.0.weight', 'roi_head.bbox_head.0.fc_cls.weight',
     'roi_head.bbox_head.2.fc_reg.bias', 'roi_head.mask_head.0.convs.0.conv.weight',
     'roi_head.mask_head.1.upsample.weight', 'roi_head.mask_head.2.conv_logits.bias']
+ONE_HEAD_NAMES = [
+    'neck.lateral_convs.3.conv.weight', 'rpn_head.rpn_conv.bias', 'roi_head.bbox_head.shared_fcs.1.weight',
+    'roi_head.bbox_head.fc_cls.weight', 'roi_head.bbox_head.fc_reg.weight']
+MASK_NAMES = ['roi_head.mask_head.convs.3.conv.weight', 'roi_head.mask_head.upsample.weight',
+              'roi_head.mask_head.conv_logits.weight']
+RETINA_NAMES = ['neck.fpn_convs.4.conv.weight', 'bbox_head.cls_convs.3.conv.weight', 'bbox_head.reg_convs.0.conv.bias',
+                'bbox_head.retina_cls.weight', 'bbox_head.retina_reg.bias']
 SEGMENTOR_NAMES = [
     'decode_head.conv_seg.weight', 'decode_head.psp_modules.1.1.bn.weight', 'decode_head.bottleneck.conv.weight',
     'decode_head.lateral_convs.2.conv.weight', 'decode_head.fpn_convs.0.bn.running_var',
@@ -147,8 +159,26 @@ def detector(record, neck=None):
     head.bbox_roi_extractor.out_channels = head.mask_roi_extractor.out_channels = 16
     for box_head in head.bbox_head:
         box_head.update(type='ConvFCBBoxHead', num_shared_convs=4, num_shared_fcs=1, in_channels=16,
-                        conv_out_channels=16, fc_out_channels=16, norm_cfg=dict(type='BN'))
+                        conv_out_channels=16, fc_out_channels=16, norm_cfg=dict(type='SyncBN'))
     head.mask_head.update(in_channels=16, conv_out_channels=16)
+    return MODELS.build(ConfigDict(cfg, _scope_='mmdet'))
+
+
+def with_one_head(record, file):
+    """A Faster or Mask R-CNN or a RetinaNet, as published with KernelWarehouse, TransCNN and SLaK, thin."""
+    cfg = stock(mmdet, file)
+    kind, channels, _ = FAMILIES[record]
+    cfg.backbone = ConfigDict(kind | dict(type=f'plugconv_mm.{kind["type"]}'))
+    cfg.neck.update(in_channels=channels, out_channels=16)
+    if 'rpn_head' not in cfg:
+        cfg.bbox_head.update(in_channels=16, feat_channels=16)
+    else:
+        cfg.rpn_head.update(in_channels=16, feat_channels=16)
+        cfg.roi_head.bbox_roi_extractor.out_channels = 16
+        cfg.roi_head.bbox_head.update(in_channels=16, fc_out_channels=16)
+        if 'mask_head' in cfg.roi_head:
+            cfg.roi_head.mask_roi_extractor.out_channels = 16
+            cfg.roi_head.mask_head.update(in_channels=16, conv_out_channels=16)
     return MODELS.build(ConfigDict(cfg, _scope_='mmdet'))
 
 
@@ -157,7 +187,7 @@ def segmentor(record, head='UPerHead', **kwargs):
     kind, channels, _ = FAMILIES[record]
     cfg.update(pretrained=None, data_preprocessor=None)
     cfg.backbone = ConfigDict(kind | dict(type=f'plugconv_mm.{kind["type"]}'))
-    norm_cfg = dict(type='BN')
+    norm_cfg = dict(type='SyncBN')
     cfg.decode_head.update(type=head, in_channels=channels, channels=16, num_classes=5, norm_cfg=norm_cfg, **kwargs)
     cfg.auxiliary_head.update(in_channels=channels[2], channels=16, num_classes=5, norm_cfg=norm_cfg)
     return MODELS.build(ConfigDict(cfg, _scope_='mmseg'))
@@ -206,6 +236,30 @@ def test_a_whole_detector(tmp_path, record):
          {name: value for name, value in convert_official(published).items() if name.startswith('backbone.')})
 
 
+@pytest.mark.parametrize('file, names', [
+    ('faster-rcnn_r50_fpn.py', ONE_HEAD_NAMES), ('mask-rcnn_r50_fpn.py', ONE_HEAD_NAMES + MASK_NAMES),
+    ('retinanet_r50_fpn.py', RETINA_NAMES)], ids=lambda value: value[:4] if isinstance(value, str) else '')
+@pytest.mark.parametrize('record', ['slak_tiny', 'kw_resnet18_1d4x', 'cls_hat_net_tiny', 'transcnn_tiny'])
+def test_detectors_with_one_head(tmp_path, record, file, names):
+    assert {*names} <= check_whole(tmp_path, record, with_one_head, file=file).keys()
+
+
+@pytest.mark.parametrize('build, lost', [
+    (lambda: detector('hornet_tiny_7x7'), 'roi_head.bbox_head.1.shared_convs.0.bn.running_mean'),
+    (lambda: with_one_head('cls_hat_net_tiny', 'retinanet_r50_fpn.py'), 'bbox_head.retina_cls.weight'),
+    (lambda: segmentor('slak_tiny'), 'auxiliary_head.convs.0.bn.bias')], ids=['cascade', 'retinanet', 'upernet'])
+def test_a_missing_or_unknown_weight_of_a_head_is_named(tmp_path, build, lost):
+    model = build()
+    state = {name: value for name, value in model.state_dict().items() if name != lost}
+    unknown = lost.replace('head.', 'head.novel.')
+    for weights, message in ((state, f'1 weights of the model are not in it, e.g. {lost}'),
+                             ({**model.state_dict(), unknown: torch.zeros(1)},
+                              f'1 weights in it are not of the model, e.g. {unknown}')):
+        write_checkpoint({'meta': dict(mmdet_version='2.11.0'), 'state_dict': weights}, tmp_path / 'x.pth')
+        with pytest.raises(CheckpointError, match=message):
+            load_weights(model, tmp_path / 'x.pth')
+
+
 @pytest.mark.parametrize('record', FAMILIES)
 def test_a_whole_segmentor(tmp_path, record):
     published = check_whole(tmp_path, record, segmentor)
@@ -247,7 +301,7 @@ def test_the_dynamic_classifier_of_kw_mobilenetv2(tmp_path):
     model = MODELS.build(dict(type='KWMobileNetV2', widen_factor=0.5, cell_num_ratio=0.5))
     state = dict(model.state_dict())
     assert sum(name.startswith('warehouse_manager.') for name in state) == 9
-    published = {**state, 'warehouse_manager.weights.9': torch.zeros(20, 1000, 32, 1, 1),
+    published = {**state, 'warehouse_manager.weights.9': torch.zeros(20, 1000, 32, 1),
                  'classifier.1.attention.fc1.weight': torch.zeros(40, 1280),
                  'classifier.1.attention.fc2.weight': torch.zeros(840, 40), 'classifier.1.bias': torch.zeros(1000)}
     same(convert_official(published), state)
