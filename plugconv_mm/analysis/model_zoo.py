@@ -2,7 +2,8 @@
 
 A metafile holds figures measured here beside those of the papers. Written by hand in it are the collection, and for a
 model the paper's ``Results`` (marked by ``Results From: paper`` in its metadata), its ``Published Parameters`` and
-``Published FLOPs``, and a ``Note`` if the published figure cannot be ours. The rest comes from the config.
+``Published FLOPs``, a ``Note`` if the published figure cannot be ours, and ``Weights``, the address of a published file
+that the tools load as it is. The rest comes from the config.
 """
 import re
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ def describe(path: Path, cfg: Config, cost: ModelCost, collection: str, before: 
             **written,
         },
     }
-    return entry | {key: before[key] for key in ('Results', ) if key in before}
+    return entry | {key: before[key] for key in ('Results', 'Weights') if key in before}
 
 
 def read(path: Path) -> dict:
@@ -134,10 +135,11 @@ def _table(title: str, models: list[dict], notes: list[str]) -> str:
         data, file = model['Metadata'], model['Config'].rpartition('/')[2]
         said = [', '.join(f'{metric} {value}' for result in model.get('Results', ())
                           for metric, value in result['Metrics'].items()),
-                ', '.join(data[key] for key in ('Published Parameters', 'Published FLOPs') if key in data)]
+                ', '.join(data[key] for key in ('Published Parameters', 'Published FLOPs') if key in data),
+                f'[weights]({model["Weights"]})' if 'Weights' in model else '']
         if note := data.get('Note'):
             notes += [note] if note not in notes else []
-            said[-1] += f' ({notes.index(note) + 1})'
+            said[1] += f' ({notes.index(note) + 1})'
         gpus = re.search(r'_(\d+)xb\d', file)
         lines.append(' | '.join((
             f'| [{file.removesuffix(".py")}]({file})', data['Schedule'], f'{data["Parameters"] / 1e6:.2f}M',
