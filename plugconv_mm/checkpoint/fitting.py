@@ -9,7 +9,6 @@ from plugconv_mm.checkpoint.conversion import convert_parts, some_of
 from plugconv_mm.checkpoint.state_dict import bare_names
 from plugconv_mm.errors import CheckpointError
 
-
 _CLASSIFIER = 'published classifier'  # no name of a module
 
 
