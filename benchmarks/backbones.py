@@ -41,6 +41,7 @@ CASES = {
     'slak': Case(dict(type='SLaK', arch='tiny')),
     'slak-deployed': Case(dict(type='SLaK', arch='tiny'), deploy=True),
     'transcnn': Case(dict(type='TransCNN', arch='small'), large=(512, 1024), side=256),
+    'hat-net': Case(dict(type='HATNet', arch='small'), large=(448, 896)),
     'parc-resnet': Case(dict(type='ParCResNet', depth=50)),
     'parc-convnext': Case(dict(type='ParCConvNeXt', arch='xt')),
     'parc-mobilenetv2': Case(dict(type='ParCMobileNetV2')),

@@ -7,4 +7,5 @@ model = dict(
         depth=50,
         frozen_stages=1,
         norm_eval=True,
+        drop_path_rate=0.1,
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/kw1x_resnet50.pth')))

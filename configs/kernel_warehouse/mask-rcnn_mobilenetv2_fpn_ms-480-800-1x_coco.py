@@ -8,4 +8,4 @@ model = dict(
         parc_blocks=(0, ) * 7,
         frozen_stages=1,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://mobilenet_v2')))
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/mobilenetv2_8xb32.pth')))

@@ -1,4 +1,4 @@
 # the baseline: a plain MobileNetV2
 _base_ = './cascade-mask-rcnn_parc-mobilenetv2_fpn_ms-480-800-3x_coco.py'
 
-model = dict(backbone=dict(parc_blocks=(0, ) * 7, init_cfg=dict(checkpoint='torchvision://mobilenet_v2')))
+model = dict(backbone=dict(parc_blocks=(0, ) * 7, init_cfg=dict(checkpoint='checkpoints/mobilenetv2_8xb128.pth')))

@@ -132,15 +132,23 @@ def _after_norm(norm: nn.Module | None, conv: nn.Module, x: Tensor) -> tuple[Ten
     that is not plain is called; then the tokens are its output, and there is no weight.
     """
     if not is_plain(conv, nn.Conv2d):
-        return _to_tokens(conv(x if norm is None else norm(x))), None, None
+        return _to_tokens(conv(x if norm is None else _normed(norm, x))), None, None
     weight, bias = conv.weight.flatten(1), conv.bias
     if norm is None:
         return _to_tokens(x), weight, bias
     if not folds(norm):
-        return _to_tokens(norm(x)), weight, bias
+        return _to_tokens(_normed(norm, x)), weight, bias
     scale, shift = fold_batch_norm(norm)
     of_shift = weight @ shift
     return _to_tokens(x), weight * scale, of_shift if bias is None else bias + of_shift
+
+
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:
+    # On a CPU, the backward pass of torch's group norm crashes if a channels-last map needs no gradient, as behind
+    # frozen layers.
+    if isinstance(norm, nn.GroupNorm) and torch.is_grad_enabled() and not x.requires_grad:
+        x = x.contiguous()
+    return norm(x)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

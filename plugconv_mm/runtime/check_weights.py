@@ -22,4 +22,4 @@ def check_weights(cfg: Config) -> None:
             raise ConfigError(
                 f'the config starts from the weights {file}, which are not there (looked for from {os.getcwd()}). Put '
                 f'them there, published ones as they are, or name another file with --cfg-options {setting}=FILE'
-                f'{prefix if key == "init_cfg" else ""}, or start from random weights with {path}.{key}=None')
+                f'{prefix if key == "init_cfg" and path != "model" else ""}, or start from random weights with {path}.{key}=None')

@@ -38,6 +38,9 @@ FAMILIES = {  # the backbone, and the channels of its four features
         channels=[16, 32, 64, 128], depths=[1, 1, 2, 1])), (16, 32, 64, 128)),
     'transcnn': (dict(type='TransCNN', head_width=8, arch=dict(
         depths=[1, 1, 2, 1], channels=[8, 16, 24, 32], expand_ratios=[2, 2, 3, 3])), (8, 16, 24, 32)),
+    'hat-net': (dict(type='HATNet', arch=dict(
+        depths=[1, 1, 2, 1], channels=[8, 16, 24, 32], head_widths=[8] * 4, expand_ratios=[2, 2, 3, 3],
+        kernel_sizes=[3] * 4)), (8, 16, 24, 32)),
 }
 
 

@@ -67,6 +67,9 @@ BACKBONES = {
     'kw-mobilenetv2': dict(type='KWMobileNetV2', widen_factor=0.25, norm_eval=False),
     'transcnn': dict(type='TransCNN', head_width=8, arch=dict(
         depths=[1, 1, 1, 1], channels=[8, 16, 24, 32], expand_ratios=[2, 2, 2, 2])),
+    'hat-net': dict(type='HATNet', arch=dict(
+        depths=[1, 1, 1, 1], channels=[8, 16, 24, 32], head_widths=[8] * 4, expand_ratios=[2, 2, 2, 2],
+        kernel_sizes=[3] * 4)),
 }
 
 

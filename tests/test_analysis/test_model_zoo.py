@@ -20,6 +20,7 @@ from plugconv_mm.analysis.model_zoo import (  # noqa: E402
     with_tables,
     write,
 )
+from plugconv_mm.models.backbones import HATNet  # noqa: E402
 from plugconv_mm.runtime.options import make_parser  # noqa: E402
 from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
@@ -40,8 +41,7 @@ BASELINES = {
     'kernel_warehouse/mask-rcnn_convnext-tiny_fpn_ms-480-800-1x_coco': (48, 262),
     'parc/cascade-mask-rcnn_r50_fpn_ms-480-800-3x_coco': (82, 739),
     'slak/cascade-mask-rcnn_convnext-tiny_fpn_ms-480-800-3x_coco': (86, 741),
-    'slak/upernet_convnext-tiny_8xb2-160k_ade20k-512x512': (60, 939),
-    'transcnn/retinanet_r50_fpn_ms-480-800-1x_coco': (38, 239)}
+    'slak/upernet_convnext-tiny_8xb2-160k_ade20k-512x512': (60, 939)}
 
 
 def load(config):
@@ -116,10 +116,19 @@ def test_notes_on_figures_that_differ():
                 for blocks, width, side in ((2, 384, 32), (4, 512, 16), (3, 640, 8)))
     parcnet = BY_CONFIG['parc/parcnet-s_8xb128_in1k-256px']['Metadata']
     assert (parcnet['FLOPs'] + gates) / 1e9 == pytest.approx(1.74, rel=0.02)
+    for size in HATNet.arch_settings:
+        hat_net = BY_CONFIG[f'transcnn/hat-net-{size}_8xb128_in1k']['Metadata']
+        arch = HATNet.arch_settings[size]
+        # for each position keys and values of a window, or of the whole map, then those of the pooled map
+        attention = sum(blocks * positions * 2 * keys * width for blocks, width, positions, keys in zip(
+            arch['depths'], arch['channels'], (56**2, 28**2, 14**2, 7**2), (64 + 49, 49 + 49, 49 + 49, 49),
+            strict=True))
+        assert f'{(hat_net["FLOPs"] - attention) / 1e9:.1f}G' == hat_net['Published FLOPs']
 
 
 @pytest.mark.parametrize('config, millions', [
     ('slak-tiny_32xb128_in1k', 30), ('slak-small_32xb128_in1k', 55), ('slak-base_32xb128_in1k', 95),
+    ('slak-tiny-31x31_32xb128-120e_in1k', 30), ('slak-tiny-61x61_32xb128-120e_in1k', 31),
     ('upernet_slak-tiny_8xb2-160k_ade20k-512x512', 65), ('upernet_slak-small_8xb2-160k_ade20k-512x512', 91),
     ('upernet_slak-base_8xb2-160k_ade20k-512x512', 135)])
 def test_slak_without_its_zeros(config, millions):

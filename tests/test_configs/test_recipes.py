@@ -9,6 +9,7 @@ for name in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(name)
 
 from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
+from plugconv_mm.registry import MODELS  # noqa: E402
 from plugconv_mm.runtime.options import make_parser  # noqa: E402
 from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
@@ -68,9 +69,8 @@ MASK = [
     ('hornet-small-7x7_fpn', 0.6, (0.95, 6)), ('hornet-small-7x7_horfpn-7x7', 0.6, (0.95, 6)),
     ('hornet-small-7x7_horfpn-gf', 0.6, (0.95, 6)), ('swin-s_fpn', 0.2, None), ('swin-s_horfpn-gf', 0.2, None),
     ('parc-convnext-xt_fpn', 0.4, (0.7, 6)), ('convnext-xt_fpn', 0.4, (0.7, 6)), ('parc-resnet50_fpn', None, None),
-    ('parc-mobilenetv2_fpn', None, None), ('mobilenetv2_fpn', None, None), ('kw1x-resnet50_fpn', None, None),
-    ('kw4x-resnet50_fpn', None, None), ('kw1x-mobilenetv2_fpn', None, None), ('kw4x-mobilenetv2_fpn', None, None),
-    ('transcnn-tiny_fpn', None, None), ('transcnn-small_fpn', None, None),
+    ('parc-mobilenetv2_fpn', None, None), ('mobilenetv2_fpn', None, None), ('kw1x-resnet50_fpn', 0.1, None),
+    ('kw4x-resnet50_fpn', 0.1, None), ('kw1x-mobilenetv2_fpn', None, None), ('kw4x-mobilenetv2_fpn', None, None),
 ]
 
 
@@ -90,15 +90,45 @@ def test_other_detectors():
         cfg = load(f'kernel_warehouse/mask-rcnn_{name}_fpn_ms-480-800-1x_coco')
         assert_coco(cfg, 12, [9, 11])
         assert_adamw(cfg, 1e-4, 'layer_wise', (0.95, 6))
-    for size in ('tiny', 'small'):
-        cfg = load(f'retinanet_transcnn-{size}_fpn_ms-480-800-1x_coco')
-        assert_coco(cfg, 12, [8, 11])
-        assert_adamw(cfg, 1e-4, None, None)
     for name in ('r50_fpn', 'r101_horfpn-7x7', 'r50_horfpn-gf'):
         cfg = load(f'horfpn/mask-rcnn_{name}_ms-480-800-1x_coco')
         assert without_scope(cfg.optim_wrapper.optimizer) == dict(
             type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
         assert_coco(cfg, 12, [8, 11])
+
+
+@pytest.mark.parametrize('detector', ['mask-rcnn', 'retinanet'])
+@pytest.mark.parametrize('backbone, checkpoint', [
+    ('transcnn-tiny', 'transcnn_tiny'), ('transcnn-small', 'transcnn_small'), ('hat-net-tiny', 'hat_net_tiny'),
+    ('hat-net-small', 'hat_net_small')])
+def test_detectors_with_the_recipe_of_pvt(detector, backbone, checkpoint):
+    cfg = load(f'{detector}_{backbone}_fpn_1x_coco')
+    assert cfg.model.backbone.drop_path_rate == 0.1
+    assert cfg.model.backbone.init_cfg.checkpoint == f'checkpoints/{checkpoint}.pth'
+    assert without_scope(cfg.optim_wrapper.optimizer) == dict(type='AdamW', lr=1e-4, weight_decay=1e-4)
+    assert not {'constructor', 'paramwise_cfg', 'clip_grad'} & set(cfg.optim_wrapper)
+    assert_schedule(cfg, 12, [8, 11])
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        assert [step.scale for step in loader.dataset.pipeline if 'Resize' in step.type] == [(1333, 800)]
+
+
+BASELINES = [
+    *[(f'parc/{kind}_{backbone}_{recipe}', f'checkpoints/{weights}.pth')
+      for kind, recipe in (('mask-rcnn', 'fpn_ms-480-800-1x_coco'), ('cascade-mask-rcnn', 'fpn_ms-480-800-3x_coco'),
+                           ('upernet', '8xb2-160k_ade20k-512x512'))
+      for backbone, weights in (('r50', 'resnet50_8xb128'), ('mobilenetv2', 'mobilenetv2_8xb128'),
+                                ('convnext-xt', 'convnext_xt'))],
+    ('kernel_warehouse/mask-rcnn_r50_fpn_ms-480-800-1x_coco', 'checkpoints/resnet50_32xb128.pth'),
+    ('kernel_warehouse/mask-rcnn_mobilenetv2_fpn_ms-480-800-1x_coco', 'checkpoints/mobilenetv2_8xb32.pth'),
+]
+
+
+@pytest.mark.parametrize('name, checkpoint', BASELINES)
+def test_baselines_start_from_the_same_training(name, checkpoint):
+    assert load(name).model.backbone.init_cfg.checkpoint == checkpoint
+    trained, = {path.stem for path in (ROOT / name).parent.glob('*_in1k.py')} & {
+        f'{Path(checkpoint).stem}_in1k', f'{Path(checkpoint).stem.replace("_", "-")}_8xb128_in1k'}
+    assert load(f'{name.partition("/")[0]}/{trained}').train_cfg.max_epochs in (150, 300)
 
 
 @pytest.mark.parametrize('name', ['kw1x-resnet50', 'kw4x-resnet50', 'kw1x-mobilenetv2', 'kw4x-mobilenetv2'])
@@ -120,6 +150,7 @@ UPERNET = [
     ('mobilenetv2', 512, None, None, None), ('slak-tiny', 512, 0.4, (0.9, 6), None),
     ('slak-small', 512, 0.3, (0.9, 12), None), ('slak-base', 512, 0.4, (0.9, 12), None),
     ('transcnn-tiny', 512, None, None, None), ('transcnn-small', 512, None, None, None),
+    ('hat-net-tiny', 512, None, None, None), ('hat-net-small', 512, None, None, None),
 ]
 
 
@@ -148,6 +179,7 @@ IMAGENET = [
     ('hornet-tiny-7x7_32xb128', 0.2, 100), ('hornet-tiny-gf_32xb128', 0.2, 1), ('hornet-small-7x7_32xb128', 0.4, 5),
     ('hornet-small-gf_32xb128', 0.4, 1), ('hornet-base-7x7_32xb128', 0.5, 5), ('hornet-base-gf_32xb128', 0.5, 1),
     ('slak-tiny_32xb128', 0.1, None), ('slak-small_32xb128', 0.4, None), ('slak-base_32xb128', 0.5, None),
+    *[(f'slak-tiny-{size}x{size}_32xb128-120e', 0.1, None) for size in (31, 51, 61)],
     ('kw1x-convnext-tiny_32xb128', 0.3, None),
 ]
 
@@ -159,7 +191,8 @@ def test_imagenet(name, drop_path, clip):
     assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == clip
     assert without_scope(cfg.optim_wrapper.optimizer) == dict(
         type='AdamW', lr=4e-3, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999))
-    assert cfg.train_cfg.max_epochs == 300 and cfg.train_dataloader.batch_size == 128
+    assert cfg.train_cfg.max_epochs == (120 if name.endswith('120e') else 300)
+    assert cfg.train_dataloader.batch_size == 128
     assert cfg.auto_scale_lr.base_batch_size == 32 * 128
     average, *others = hooks_of_its_own(cfg)
     assert average == dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')
@@ -170,6 +203,63 @@ def test_imagenet(name, drop_path, clip):
     assert [step.magnitude_level for step in pipeline if step.type == 'RandAugment'] == [magnitude]
 
 
+@pytest.mark.parametrize('size', [31, 51, 61])
+def test_kernels_of_slak_in_120_epochs(size):
+    model = MODELS.build(load(f'slak-tiny-{size}x{size}_32xb128-120e_in1k').model.backbone)
+    kernels = [stage[0].large_kernel for stage in model.stages]
+    assert [k.kernel_size for k in kernels] == [size, size - 2, size - 4, 13]
+    assert {k.small_conv.conv.kernel_size for k in kernels} == {(5, 5)}
+    assert [stage[0].large_kernel.channels for stage in model.stages] == [124, 249, 499, 998]
+
+
+@pytest.mark.parametrize('kind', ['7x7', 'gf'])
+def test_fine_tuning_of_hornet(kind):
+    cfg = load(f'hornet-large-{kind}_32xb16_in1k-384px')
+    assert cfg.model.backbone.arch == dict([('7x7', 'large-7x7'), ('gf', 'large-gf-img384')])[kind]
+    assert cfg.model.backbone.drop_path_rate == 0.4 and cfg.model.backbone.gap_before_final_norm
+    assert cfg.model.init_cfg.checkpoint == f'checkpoints/hornet_large_{kind}_in22k.pth'
+    assert cfg.model.train_cfg is None and cfg.model.head.loss.label_smooth_val == 0.1  # no Mixup, no CutMix
+    optimizer = without_scope(cfg.optim_wrapper.optimizer)
+    assert optimizer == dict(type='AdamW', lr=5e-5, weight_decay=1e-8, eps=1e-8, betas=(0.9, 0.999))
+    assert cfg.optim_wrapper.constructor == CONSTRUCTOR and cfg.optim_wrapper.clip_grad.max_norm == 1
+    assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.7, decay_type='layer_wise', num_layers=12)
+    cosine = cfg.param_scheduler  # no warm-up
+    assert (cosine.type, cosine.eta_min, cosine.get('begin', 0)) == ('CosineAnnealingLR', 1e-6, 0)
+    assert cfg.train_cfg.max_epochs == 30 and cfg.train_dataloader.batch_size == 16
+    assert cfg.auto_scale_lr.base_batch_size == 32 * 16
+    assert hooks_of_its_own(cfg) == [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
+    train, test = (loader.dataset.pipeline for loader in (cfg.train_dataloader, cfg.test_dataloader))
+    assert [step.type for step in train[1:5]] == ['RandomResizedCrop', 'RandomFlip', 'RandAugment', 'RandomErasing']
+    assert train[1].scale == 384 and train[3].magnitude_level == 9
+    assert [step.get('scale') for step in test] == [None, (384, 384), None]  # warped, not cropped
+    assert cfg.val_dataloader == cfg.test_dataloader
+
+
+@pytest.mark.parametrize('network, image', [('transcnn', '-256px'), ('hat-net', '')])
+@pytest.mark.parametrize('size, drop_path, clip', [('tiny', 0.1, None), ('small', 0.1, None), ('medium', 0.3, 1),
+                                                   ('large', 0.3, 1)])
+def test_imagenet_with_the_recipe_of_pvt(network, image, size, drop_path, clip):
+    cfg = load(f'{network}-{size}_8xb128_in1k{image}')
+    assert cfg.model.backbone.arch == size and cfg.model.backbone.drop_path_rate == drop_path
+    assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == clip
+    assert (cfg.model.head.type, cfg.model.head.get('dropout', 0.2)) == ('plugconv_mm.DropoutLinearClsHead', 0.2)
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    optimizer = without_scope(cfg.optim_wrapper.optimizer)
+    assert optimizer == dict(type='AdamW', lr=1e-3, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999))
+    assert cfg.train_cfg.max_epochs == 300 and cfg.train_dataloader.batch_size == 128
+    assert cfg.auto_scale_lr.base_batch_size == 1024
+    warm_up, cosine = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end) == ('LinearLR', 1e-3, 5)
+    assert (cosine.type, cosine.eta_min, cosine.begin, cosine.end) == ('CosineAnnealingLR', 1e-5, 5, 300)
+    assert cfg.train_dataloader.sampler.type == 'RepeatAugSampler'
+    assert [augment.type for augment in cfg.model.train_cfg.augments] == ['Mixup', 'CutMix']
+    assert not hooks_of_its_own(cfg)  # the published training has no average of weights
+    side = 256 if image else 224
+    pipelines = [loader.dataset.pipeline for loader in (cfg.train_dataloader, cfg.test_dataloader)]
+    assert [step.get('scale', step.get('crop_size')) for step in pipelines[0] if 'Crop' in step.type] == [side]
+    assert [step.crop_size for step in pipelines[1] if step.type == 'CenterCrop'] == [side]
+
+
 @pytest.mark.parametrize('budget, ratio', [('kw1d2x', 0.5), ('kw1x', 1), ('kw4x', 4)])
 @pytest.mark.parametrize('network', ['resnet50_32xb128', 'mobilenetv2_8xb32', 'mobilenetv2-050_8xb32'])
 def test_kernel_warehouse_from_scratch(network, budget, ratio):
@@ -178,6 +268,13 @@ def test_kernel_warehouse_from_scratch(network, budget, ratio):
     assert cfg.model.backbone.get('widen_factor', 1) == (0.5 if '050' in network else 1)
     assert cfg.train_cfg.max_epochs == (300 if 'resnet' in network else 150)
     assert len(hooks_of_its_own(cfg)) == 1
+    smoothed = 'resnet' in network or (budget, network) in (
+        ('kw1x', 'mobilenetv2_8xb32'), ('kw4x', 'mobilenetv2_8xb32'), ('kw4x', 'mobilenetv2-050_8xb32'))
+    assert cfg.model.head.loss.type == ('LabelSmoothLoss' if smoothed else 'CrossEntropyLoss')
+    # Only the published MobileNetV2s of half the budget mix their classifier; none is trained with dropout.
+    dynamic = budget == 'kw1d2x' and 'mobilenetv2' in network
+    assert cfg.model.head.type == ('plugconv_mm.KWLinearClsHead' if dynamic else 'LinearClsHead')
+    assert cfg.model.head.get('dropout', 0) == 0
 
 
 SLAK = 'cascade-mask-rcnn_slak-tiny', 'faster-rcnn_slak-tiny', 'upernet_slak-'
@@ -191,7 +288,7 @@ def test_hooks_of_sparse_training_and_of_the_temperature():
         expected = []
         if name.startswith(SLAK):
             expected = [dict(type='plugconv_mm.DynamicSparsityHook', sparse_init='loaded', module='backbone')]
-        elif name.startswith('slak-tiny'):
+        elif name.startswith('slak-tiny'):  # of 120 epochs, too
             expected = [dict(type='plugconv_mm.DynamicSparsityHook')]  # of which the defaults are the paper's for T
         elif name.startswith('slak-'):
             expected = [dict(type='plugconv_mm.DynamicSparsityHook', prune_rate=0.3, update_frequency=100)]
@@ -213,7 +310,7 @@ def all_configs():
 
 @pytest.mark.parametrize('path', all_configs(), ids=lambda path: path.stem)
 def test_names_and_lengths(path):
-    data = r'(coco|voc0712|ade20k-\d+x\d+|in1k(-256px)?|in21k|digits|distant-cue)'
+    data = r'(coco|voc0712|ade20k-\d+x\d+|in1k(-(256|384)px)?|in21k|digits|distant-cue)'
     assert re.fullmatch(rf'[a-z0-9-]+(_[a-z0-9-]+)*_{data}', path.stem)
     text = path.read_text()
     if re.search(r"_base_ = '\./", text):  # a variant: what differs
@@ -245,17 +342,21 @@ def assert_adamw(cfg, lr, decay_type, decay):
 
 
 def assert_coco(cfg, epochs, steps):
-    assert cfg.train_dataloader.batch_size == 2 and cfg.auto_scale_lr.base_batch_size == 16
-    assert cfg.train_cfg.max_epochs == epochs
-    warm_up, multi_step = cfg.param_scheduler
-    assert (warm_up.type, warm_up.start_factor, warm_up.end, warm_up.by_epoch) == ('LinearLR', 0.001, 500, False)
-    assert (multi_step.milestones, multi_step.gamma, multi_step.end) == (steps, 0.1, epochs)
+    assert_schedule(cfg, epochs, steps)
     choice, = (step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomChoice')
     (resize, ), (smaller, crop, again) = choice.transforms
     assert resize == again and [scale[0] for scale in resize.scales] == list(range(480, 801, 32))
     assert [scale[0] for scale in smaller.scales] == [400, 500, 600] and tuple(crop.crop_size) == (384, 600)
     assert [step.scale for step in cfg.test_dataloader.dataset.pipeline if step.type == 'Resize'] == [(1333, 800)]
     assert cfg.custom_imports.imports[0] == 'plugconv_mm'
+
+
+def assert_schedule(cfg, epochs, steps):
+    assert cfg.train_dataloader.batch_size == 2 and cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.train_cfg.max_epochs == epochs
+    warm_up, multi_step = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end, warm_up.by_epoch) == ('LinearLR', 0.001, 500, False)
+    assert (multi_step.milestones, multi_step.gamma, multi_step.end) == (steps, 0.1, epochs)
 
 
 def assert_upernet(cfg, crop, decay):

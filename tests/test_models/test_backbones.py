@@ -48,6 +48,9 @@ VARIANTS = {
     'transcnn': dict(
         type='TransCNN', head_width=8,
         arch=dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32], expand_ratios=[2, 2, 3, 3])),
+    'hat-net': dict(
+        type='HATNet', arch=dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32], head_widths=[4, 8, 8, 8],
+                                 expand_ratios=[2, 2, 3, 3], kernel_sizes=[5, 3, 5, 3])),
 }
 CHANNELS = {
     'hornet-7x7': (8, 16, 32, 64), 'hornet-gf': (8, 16, 32, 64), 'parc-resnet': (32, 64, 128, 256),
@@ -55,6 +58,7 @@ CHANNELS = {
     'parcnet': (64, 96, 128, 160), 'slak': (10, 20, 31, 41), 'slak-deployed': (10, 20, 31, 41),
     'kw-resnet18': (64, 128, 256, 512), 'kw-resnet50': (256, 512, 1024, 2048), 'kw-mobilenetv2': (8, 8, 24, 1280),
     'kw-mobilenetv2-half': (8, 8, 24, 1280), 'kw-convnext': (16, 32, 64, 128), 'transcnn': (8, 16, 24, 32),
+    'hat-net': (8, 16, 24, 32),
 }
 # Patches of 4×4 and 2×2 drop what is left at the border, and layer scale keeps the sum of the blocks in float32.
 CONVNEXTS = ('HorNet', 'ParCConvNeXt', 'SLaK', 'KWConvNeXt')
@@ -84,6 +88,9 @@ NAMED = [
     (dict(type='KWConvNeXt', arch='tiny'), [96, 192, 384, 768]),
     *[(dict(type='TransCNN', arch=arch), [64, 128, *last])
       for arch, last in (('tiny', (256, 512)), ('small', (256, 512)), ('medium', (320, 640)), ('large', (384, 768)))],
+    (dict(type='HATNet', arch='tiny'), [48, 96, 240, 384]),
+    *[(dict(type='HATNet', arch=arch), [64, 128, 320, last])
+      for arch, last in (('small', 512), ('medium', 512), ('large', 640))],
 ]
 
 every_variant = pytest.mark.parametrize('name', VARIANTS)
@@ -512,13 +519,15 @@ def test_bad_archs(name):
     ('transcnn', dict(head_width=3), r'channels \(8\) must be a multiple of head_width \(3\)'),
     ('transcnn', dict(kernel_sizes=(3, 3)), r'kernel_sizes gives a value for each of 4 stages, got \(3, 3\)'),
     ('transcnn', dict(pool_ratios=(8, 4, 2, 2)), 'grid_size=1'),
+    ('hat-net', dict(grid_sizes=(8, 7, 7)), r'grid_sizes gives a value for each of 4 stages, got \(8, 7, 7\)'),
+    ('hat-net', dict(pool_ratios=(8, 4, 2, 2)), 'grid_size=1'),
 ])
 def test_bad_arguments(name, wrong, says):
     with pytest.raises(ValueError, match=says):
         build(name, **wrong)
 
 
-QUICK_TO_COMPILE = ('hornet-gf', 'parc-convnext', 'slak-deployed', 'transcnn')
+QUICK_TO_COMPILE = ('hornet-gf', 'parc-convnext', 'slak-deployed', 'transcnn', 'hat-net')
 
 
 def with_slow(quick):

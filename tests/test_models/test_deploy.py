@@ -13,6 +13,8 @@ from plugconv_mm.registry import MODELS  # noqa: E402
 
 SLIM = dict(arch=dict(depths=[1, 1, 2, 1], channels=[8, 16, 32, 64]), kernel_size=(13, 11, 9, 5), width_factor=1)
 OTHERS = {
+    'HATNet': dict(arch=dict(depths=[1, 1, 1, 1], channels=[16] * 4, head_widths=[8] * 4, expand_ratios=[1] * 4,
+                             kernel_sizes=[3] * 4)),
     'HorNet': dict(arch=dict(channels=[8, 16, 32, 64], depths=[1, 1, 1, 1], orders=[2, 3, 4, 5],
                              filters=['7x7', '7x7', 'gf', '7x7'], filter_sizes=[(14, 8)] * 4)),
     'KWConvNeXt': dict(arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64])),

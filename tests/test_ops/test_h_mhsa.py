@@ -15,6 +15,7 @@ def make(*args, **kwargs):
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.normal_(0, 0.3)
             m.running_var.uniform_(0.5, 2)
+        if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)):
             nn.init.uniform_(m.weight, 0.5, 1.5)
             nn.init.normal_(m.bias, 0, 0.3)
     return module
@@ -64,8 +65,9 @@ def written_out(module, x):
 
 @pytest.mark.parametrize('grid_size, pool_ratio, height, width', [
     (4, 2, 8, 12), (4, 4, 8, 8), (4, 1, 4, 8), (1, 1, 3, 5), (4, 2, 7, 9), (4, 4, 5, 11), (8, 8, 3, 10), (4, 3, 6, 4)])
-def test_agrees_with_the_formulas_written_out(grid_size, pool_ratio, height, width):
-    module = make(16, grid_size, pool_ratio, head_width=8)
+@pytest.mark.parametrize('norm_layer', [nn.BatchNorm2d, lambda c: nn.GroupNorm(1, c)], ids=['BN', 'GN'])
+def test_agrees_with_the_formulas_written_out(norm_layer, grid_size, pool_ratio, height, width):
+    module = make(16, grid_size, pool_ratio, head_width=8, norm_layer=norm_layer)
     x = torch.randn(2, 16, height, width, dtype=torch.double)
     with torch.no_grad():
         torch.testing.assert_close(module(x), written_out(module, x))
@@ -131,7 +133,15 @@ def test_training_statistics_come_from_the_map_alone():
 def test_other_norms():
     module = HMHSA(8, 4, 2, head_width=8, norm_layer=lambda c: nn.GroupNorm(2, c))
     assert not any(isinstance(m, nn.BatchNorm2d) for m in module.modules())
-    assert module(torch.randn(1, 8, 5, 5)).shape == (1, 8, 5, 5)
+    x = torch.randn(1, 8, 5, 5)
+    assert module(x).shape == (1, 8, 5, 5)
+    # Behind frozen layers: torch's group norm alone would end the process in its backward pass.
+    gradients = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        module.zero_grad()
+        module(x.contiguous(memory_format=memory_format)).square().sum().backward()
+        gradients.append([p.grad for p in module.parameters()])
+    torch.testing.assert_close(*gradients)
 
 
 def test_autocast():

@@ -35,7 +35,7 @@ SOME = [
     'horfpn/panoptic-fpn_r50_horfpn_1x_coco',
     'slak/faster-rcnn_slak-tiny_fpn_1x_voc0712',
     'kernel_warehouse/kw1d4x-resnet18_32xb128_in1k',
-    'transcnn/retinanet_transcnn-tiny_fpn_ms-480-800-1x_coco',
+    'transcnn/retinanet_transcnn-tiny_fpn_1x_coco',
 ]
 
 
@@ -79,7 +79,7 @@ def test_all(tmp_path):
 
 
 @pytest.mark.parametrize('name, figure', [
-    ('transcnn/mask-rcnn_transcnn-tiny_fpn_ms-480-800-1x_coco', 'coco/bbox_mAP'),
+    ('transcnn/mask-rcnn_transcnn-tiny_fpn_1x_coco', 'coco/bbox_mAP'),
     ('transcnn/upernet_transcnn-tiny_8xb2-160k_ade20k-512x512', 'mIoU')])
 @pytest.mark.filterwarnings('ignore:mmdet merges')
 def test_test_time_augmentation(name, figure, data, tmp_path, monkeypatch):

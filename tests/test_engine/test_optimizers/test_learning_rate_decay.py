@@ -147,12 +147,13 @@ def test_parcnet():
           outer | {'backbone.layer_4.': 3, 'backbone.layer_5.': 4, 'head.': 7})
 
 
-def test_transcnn():
+@pytest.mark.parametrize('name, third', [('TransCNN', [3, 3, 4, 5]), ('HATNet', [3, 3, 4, 4, 5, 5])])
+def test_transcnn_and_hat_net(name, third):
     outer = {'backbone.patch_embed.': 0, 'backbone.blocks.0.': 1, 'backbone.blocks.1.': 2}
-    check(ids_of(dict(type='TransCNN'), 'layer_wise', 6),
+    check(ids_of(dict(type=name), 'layer_wise', 6),
           outer | {'backbone.ds2.': 2, 'backbone.ds3.': 3, 'backbone.ds4.': 6, 'backbone.blocks.3.': 6, 'head.': 7}
-          | blocks('blocks.2.{}', [3, 3, 4, 5]))
-    check(ids_of(dict(type='TransCNN'), 'stage_wise', 4),
+          | blocks('blocks.2.{}', third))
+    check(ids_of(dict(type=name), 'stage_wise', 4),
           outer | {'backbone.ds': 0, 'backbone.blocks.2.': 3, 'backbone.blocks.3.': 4, 'head.': 5})
 
 

@@ -1,2 +1,0 @@
-# the baseline: a ResNet-50
-_base_ = '../_base_/mask-rcnn_ms-480-800-1x_coco.py'
