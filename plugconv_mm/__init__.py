@@ -8,7 +8,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from plugconv_mm.compat import bridge, class_weights, loading, panoptic
+from plugconv_mm.compat import bridge, class_weights, loading, panoptic, ssd_head
 from plugconv_mm.compat.packages import check_versions
 from plugconv_mm.version import __version__
 
@@ -27,6 +27,7 @@ bridge.install()
 loading.install()
 class_weights.install()
 panoptic.install()
+ssd_head.install()
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,12 +1,12 @@
 """Parameters and multiply-adds of detectors, segmentors and classifiers, by part and by kind of operator.
 
 Nothing is computed: the model runs on fake tensors, which have shapes and no values, so a large image takes no more
-time than a small one, and no memory.
+time than a small one, and no memory. Transformers with deformable attention look at values, and are computed.
 """
 import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -115,16 +115,16 @@ def measure(model: nn.Module, shape: tuple[int, int], in_channels: int = 3) -> M
         params[part if part in PARTS else 'head'] += parameter.numel()
     cost = ModelCost(tuple(shape), {part: params[part] for part in PARTS})
 
-    fake = FakeTensorMode()
-    with FakeCopyMode(fake):
+    fake = None if _looks_at_values(model) else FakeTensorMode()
+    with nullcontext() if fake is None else FakeCopyMode(fake):
         model = copy.deepcopy(model)
     model.eval()  # of mmpretrain's backbones it returns None
     layers = [module for module in model.modules() if isinstance(module, ParC2d)]
     calls = []
     for layer in layers:
         layer.backend = 'fft' if layer.backend == 'auto' else layer.backend
-    with torch.no_grad(), fake:
-        image = torch.empty(1, in_channels, *shape)
+    with torch.no_grad(), fake or nullcontext():
+        image = torch.zeros(1, in_channels, *shape)
         run_parts(model, image, _uncounted)  # now the layers have what they derive from their weights
         hooks = [layer.register_forward_pre_hook(lambda layer, args: calls.append((layer, args[0].shape)))
                  for layer in layers]
@@ -135,6 +135,11 @@ def measure(model: nn.Module, shape: tuple[int, int], in_channels: int = 3) -> M
         for backend in ('spatial', 'fft') if calls else ():
             cost.parc[backend] = sum(_layer_macs(layer, shape, backend) for layer, shape in calls)
     return cost
+
+
+def _looks_at_values(model: nn.Module) -> bool:
+    """Whether the sizes of maps are values of tensors in this model, as where several maps are attended to."""
+    return any(type(module).__name__ == 'MultiScaleDeformableAttention' for module in model.modules())
 
 
 @contextmanager

@@ -48,18 +48,26 @@ def _run_heads(model: nn.Module, feats: tuple[Tensor, ...], image: Tensor) -> No
             f'{type(model).__name__} has none of the heads whose cost is known here: it should be a detector of mmdet '
             'with a bbox_head, a roi_head or a mask_head, a segmentor of mmseg or a classifier of mmpretrain')
     if 'decode_head' in heads:
-        logits = model.decode_head(feats)
-        F.interpolate(logits, size=image.shape[2:], mode='bilinear', align_corners=model.align_corners)
+        model.decode_head.predict(feats, [dict(img_shape=tuple(image.shape[2:]))] * len(image), model.test_cfg)
     if 'head' in heads:
         model.head(feats)
     if 'semantic_head' in heads:
         model.semantic_head(feats)
     if 'roi_head' in heads:
         _run_roi_head(model, feats)
-    if 'bbox_head' in heads:
+    if 'bbox_head' in heads and hasattr(model, 'forward_transformer'):  # DETR and its descendants
+        model.bbox_head(**model.forward_transformer(feats, _samples(image)))
+    elif 'bbox_head' in heads:
         model.bbox_head(feats)
     if 'mask_head' in heads:
         _run_mask_head(model, feats)
+
+
+def _samples(image: Tensor) -> list:
+    """Samples of mmdet of images without padding."""
+    from mmdet.structures import DetDataSample
+    size = tuple(image.shape[2:])
+    return [DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size)) for _ in image]
 
 
 def _run_roi_head(model: nn.Module, feats: tuple[Tensor, ...]) -> None:

@@ -18,7 +18,8 @@ from plugconv_mm.atomic_write import atomic_write
 FAMILIES = ('parc', 'hornet', 'horfpn', 'slak', 'kernel_warehouse', 'transcnn')
 TOLERANCE = 0.03
 # Endings of the configs' names, in the order of the tables, and the datasets.
-DATASETS = dict(in1k='ImageNet-1K', in21k='ImageNet-21K', coco='COCO', voc0712='Pascal VOC', ade20k='ADE20K')
+DATASETS = dict(in1k='ImageNet-1K', in21k='ImageNet-21K', coco='COCO', voc0712='Pascal VOC', ade20k='ADE20K',
+                cityscapes='Cityscapes', voc12aug='Pascal VOC 2012')
 _PREFACE = ('\nParameters and FLOPs (multiply-adds) are measured by `tools/analysis_tools/get_flops.py`. '
             'Published figures are those\nof the papers, measured by their authors.\n')
 _BEGIN, _END = '<!-- models: written by tools/misc/update_model_zoo.py -->', '<!-- end of models -->'
@@ -43,7 +44,9 @@ def image_size(name: str) -> tuple[int, int]:
     if dataset == 'ade20k':
         side = int(resolution[1])
         return side, 4 * side
-    if dataset in ('coco', 'voc0712'):
+    if dataset == 'cityscapes':
+        return 1024, 2048  # trained on crops, tested on whole images
+    if dataset in ('coco', 'voc0712') and not resolution:
         return 800, 1280
     side = int(resolution[1]) if resolution else 224
     return side, side

@@ -16,7 +16,7 @@ FFT                 2.5 · N · log2(N) for a complex transform of N points (N /
                     real transforms along the last, then complex ones of what is left of the spectrum
 norm                1 for an element with running statistics (scale and shift), 4 with its own (sum, sum of squares,
                     normalise, scale and shift)
-interpolation       4 for an output element if bilinear, 16 if bicubic, 0 if nearest
+interpolation       4 for an output element if bilinear, as in deformable attention, 16 if bicubic, 0 if nearest
 pooling             half for each element that goes into a mean; 0 for a maximum
 =================== ================================================================================================
 
@@ -95,6 +95,7 @@ _RULES: dict[Any, Callable[..., Counted | None]] = {
     aten.native_layer_norm: lambda out, *_: ('norm', 4 * out[0].numel()),
     aten.native_group_norm: lambda out, *_: ('norm', 4 * out[0].numel()),
     aten.upsample_bilinear2d: lambda out, *_: ('interpolation', 4 * out.numel()),
+    aten.grid_sampler_2d: lambda out, x, grid, mode, *_: ('interpolation', (4, 0, 16)[mode] * out.numel()),
     aten.upsample_bicubic2d: lambda out, *_: ('interpolation', 16 * out.numel()),
     aten.mean: _mean,
     aten._adaptive_avg_pool2d: _mean,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from plugconv_mm.checkpoint.cvnets import with_our_parts
 from plugconv_mm.checkpoint.families import CELLS, FAMILIES, Family, recognise
 from plugconv_mm.checkpoint.state_dict import find_weights, is_profiled, normalised
 from plugconv_mm.errors import CheckpointError
@@ -29,7 +30,7 @@ def some_of(keys: Iterable[str]) -> str:
 
 def split_parts(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The parts that may hold a family, by their prefix and without it: the whole state dict where it has no parts."""
-    parts = {}
+    parts, state = {}, with_our_parts(state)
     for prefix in _PARTS:
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if part:
@@ -105,6 +106,7 @@ def convert_parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
         CheckpointError: As :func:`convert_official`.
     """
     converted, found = {}, {}
+    state = with_our_parts(state)
     parts = split_parts(state)
     for prefix, part in parts.items():
         family = recognise(part)

@@ -1,4 +1,4 @@
-"""Mini data sets with the layouts of COCO 2017, ADE20K, PASCAL VOC 2007 + 2012 and ImageNet.
+"""Mini data sets with the layouts of COCO 2017, ADE20K, Cityscapes, PASCAL VOC 2007 + 2012 and ImageNet.
 
 They have a few images each and the class lists of the real sets, so that a config for a real set runs as written. The
 images are those of :mod:`plugconv_mm.datasets.digits`; the classes assigned to the digits are arbitrary::
@@ -8,12 +8,17 @@ images are those of :mod:`plugconv_mm.datasets.digits`; the classes assigned to 
          {train,val}2017/*.jpg
     ade/ADEChallengeData2016/images/{training,validation}/*.jpg
                              annotations/{training,validation}/*.png   0 unlabelled, 1-150
+    cityscapes/leftImg8bit/{train,val}/CITY/*_leftImg8bit.png
+               gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png      0-18, 255 ignored
     VOCdevkit/VOC{2007,2012}/Annotations/*.xml  ImageSets/Main/*.txt  JPEGImages/*.jpg
+             /VOC2012/SegmentationClass{,Aug}/*.png  ImageSets/Segmentation/*.txt   0 background, 1-20, 255 ignored
     imagenet/train/n01440764/*.JPEG  val/*.JPEG  meta/{train,val}.txt
     imagenet21k/train/n01440764/*.JPEG  meta/train.txt
 """
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -50,6 +55,7 @@ WORDNET_IDS = ('n01440764', 'n01443537', 'n01484850', 'n01491361', 'n01494475', 
 MANIFEST = 'mini.json'
 _SPLITS = dict(train=4, val=2)  # images of each
 _SKY, _GRASS = 187, 193  # COCO's stuff classes of the upper and the lower half of an image
+_IGNORED = 255  # pixels of Cityscapes and VOC without a class
 
 Drawn = dict[str, list[tuple[np.ndarray, list[dict]]]]  # images with their digits, by split
 
@@ -71,11 +77,12 @@ def build_mini(out: str | os.PathLike) -> dict[str, int]:
         raise DataError(f'{out} exists and holds something else; it stays as it is. Choose another folder.')
     with atomic_folder(out) as folder:
         drawn = {split: _draw(split, count) for split, count in _SPLITS.items()}
-        for write, name in ((_write_coco, 'coco'), (_write_ade, 'ade/ADEChallengeData2016'), (_write_voc, 'VOCdevkit'),
-                            (_write_imagenet, '.')):
+        for write, name in ((_write_coco, 'coco'), (_write_ade, 'ade/ADEChallengeData2016'),
+                            (_write_cityscapes, 'cityscapes'), (_write_voc, 'VOCdevkit'), (_write_imagenet, '.')):
             (folder / name).mkdir(parents=True, exist_ok=True)
             write(folder / name, drawn)
-        counts = {path.name: sum(1 for p in path.rglob('*') if p.suffix in ('.jpg', '.JPEG'))
+        counts = {path.name: sum(1 for p in path.rglob('*') if p.suffix in ('.jpg', '.JPEG')
+                                 or p.name.endswith('_leftImg8bit.png'))
                   for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps(counts, indent=2) + '\n')
     return counts
@@ -93,16 +100,11 @@ def _draw(split: str, count: int) -> list[tuple[np.ndarray, list[dict]]]:
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image, (H, W, 3) of RGB colours or a map (H, W) of labels, in the format of the name."""
     import cv2
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode('.jpg', image[..., ::-1])[1].tobytes())
-
-
-def _write_labels(path: Path, labels: np.ndarray) -> None:
-    """Write a map (H, W) of labels or (H, W, 3) of RGB colours as PNG."""
-    import cv2
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode('.png', labels[..., ::-1] if labels.ndim == 3 else labels)[1].tobytes())
+    kind = '.png' if path.suffix == '.png' else '.jpg'
+    path.write_bytes(cv2.imencode(kind, image[..., ::-1] if image.ndim == 3 else image)[1].tobytes())
 
 
 def _masks(digits: list[dict]) -> list[np.ndarray]:
@@ -146,7 +148,7 @@ def _write_coco(root: Path, drawn: Drawn) -> None:
                                   area=int((ids == i).sum())))
             segments.append(dict(image_id=image_id, file_name=f'{name}.png', segments_info=parts))
             colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
-            _write_labels(root / f'annotations/panoptic_{split}2017' / f'{name}.png', colours)
+            _write_image(root / f'annotations/panoptic_{split}2017' / f'{name}.png', colours)
         for kind, entries, categories in (('instances', annotations, things), ('panoptic', segments, things + stuff)):
             text = json.dumps(dict(info=dict(description='mini COCO 2017'), licenses=[], images=records,
                                    annotations=entries, categories=categories))
@@ -164,7 +166,29 @@ def _write_ade(root: Path, drawn: Drawn) -> None:
                 labels[mask] = 150 - number * 7 % 140
                 number += 1
             _write_image(root / f'images/{name}/ADE_{split}_{n + 1:08d}.jpg', image)
-            _write_labels(root / f'annotations/{name}/ADE_{split}_{n + 1:08d}.png', labels)
+            _write_image(root / f'annotations/{name}/ADE_{split}_{n + 1:08d}.png', labels)
+
+
+def _class_map(shape: tuple[int, ...], digits: list[dict], upper: int, lower: int,
+               objects: Iterator[int]) -> np.ndarray:
+    """A map (H, W) of two classes, those of the upper and the lower half, with objects; the first row has no class."""
+    labels = np.full(shape, lower, np.uint8)
+    labels[:len(labels) // 2] = upper
+    labels[0] = _IGNORED
+    for mask in _masks(digits):
+        labels[mask] = next(objects)
+    return labels
+
+
+def _write_cityscapes(root: Path, drawn: Drawn) -> None:
+    objects = (number * 7 % 19 for number in itertools.count())
+    for split, images in drawn.items():
+        for n, (image, digits) in enumerate(images):
+            city = dict(train='aachen', val='frankfurt')[split]
+            name = f'{split}/{city}/{city}_{n:06d}_000019'
+            _write_image(root / f'leftImg8bit/{name}_leftImg8bit.png', image)
+            _write_image(root / f'gtFine/{name}_gtFine_labelTrainIds.png',
+                         _class_map(image.shape[:2], digits, 10, 0, objects))  # sky and road
 
 
 def _write_voc(root: Path, drawn: Drawn) -> None:
@@ -191,6 +215,21 @@ def _write_voc(root: Path, drawn: Drawn) -> None:
                         bndbox=dict(xmin=x + 1, ymin=y + 1, xmax=x + w, ymax=y + h)))
                     number += 3
                 ElementTree.ElementTree(tree).write(home / f'Annotations/{name}.xml')
+    _write_voc_segmentation(root / 'VOC2012', drawn)
+
+
+def _write_voc_segmentation(home: Path, drawn: Drawn) -> None:
+    (home / 'ImageSets/Segmentation').mkdir()
+    objects = (1 + number * 7 % 20 for number in itertools.count())
+    for name, folder, split, part in (('train', '', 'train', slice(2)), ('aug', 'Aug', 'train', slice(2, None)),
+                                      ('val', '', 'val', slice(None))):
+        names = []
+        for n, (image, digits) in list(enumerate(drawn[split]))[part]:
+            names.append(f'2012_{split}_{n:06d}')
+            _write_image(home / f'JPEGImages/{names[-1]}.jpg', image)
+            _write_image(home / f'SegmentationClass{folder}/{names[-1]}.png',
+                         _class_map(image.shape[:2], digits, 0, 0, objects))
+        (home / f'ImageSets/Segmentation/{name}.txt').write_text(''.join(f'{n}\n' for n in names))
 
 
 def _fill(element: ElementTree.Element, values: dict) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plugconv_mm.models.convs import ParC2d as ParC2d
     from plugconv_mm.models.convs import ParCHW2d as ParCHW2d
     from plugconv_mm.models.decode_heads import HorUPerHead as HorUPerHead
+    from plugconv_mm.models.decode_heads import PointwiseASPPHead as PointwiseASPPHead
     from plugconv_mm.models.necks import ExpandedPooling as ExpandedPooling
     from plugconv_mm.models.necks import HorFPN as HorFPN
 

@@ -24,6 +24,14 @@ VOC2007/JPEGImages/*.jpg
 VOC2012/Annotations/*.xml
 VOC2012/ImageSets/Main/trainval.txt
 VOC2012/JPEGImages/*.jpg""",
+    'CityscapesDataset': """leftImg8bit/{train,val}/CITY/*_leftImg8bit.png
+gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png
+    the labelTrainIds are written by mmseg's tools/dataset_converters/cityscapes.py""",
+    'PascalVOCDataset': """JPEGImages/*.jpg
+ImageSets/Segmentation/{train,val,aug}.txt
+SegmentationClass/*.png
+SegmentationClassAug/*.png
+    the last folder and aug.txt are written by mmseg's tools/dataset_converters/voc_aug.py""",
     'ImageNet': """train/n01440764/*.JPEG, and 999 more folders
 val/n01440764/*.JPEG, and 999 more folders
     or, with meta/{train,val}.txt of lines such as `n01440764/n01440764_10026.JPEG 0`, laid out as these say""",

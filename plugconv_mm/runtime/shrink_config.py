@@ -16,8 +16,9 @@ from plugconv_mm.runtime.config_tree import map_values, walk
 _SIDES = dict(mmdet=96, mmseg=64, mmpretrain=64)
 # Keys of a pipeline that hold sizes in pixels, or pairs of them, or lists of these.
 _PIXELS = ('scale', 'scales', 'crop_size')
-# Numbers of boxes and of samples, and scores below which a box does not count.
-_AT_MOST = dict(nms_pre=100, max_per_img=20, num=16, score_thr=0., filter_thr=0.)
+# Numbers of boxes, of queries, which may be no more than the positions of a small image, and of samples, and scores
+# below which a box does not count.
+_AT_MOST = dict(nms_pre=100, max_per_img=20, num_queries=50, num=16, score_thr=0., filter_thr=0.)
 
 
 def leave_out_weights(cfg: Config) -> list[str]:

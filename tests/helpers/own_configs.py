@@ -10,6 +10,8 @@ CONFIGS = dict(
     panoptic='configs/horfpn/panoptic-fpn_r50_horfpn_1x_coco.py',
     ade='configs/slak/upernet_slak-tiny_8xb2-160k_ade20k-512x512.py',
     voc='configs/slak/faster-rcnn_slak-tiny_fpn_1x_voc0712.py',
+    cityscapes='configs/parc/deeplabv3plus_parc-resnet50-d8_4xb2-80k_cityscapes-512x1024.py',
+    voc12aug='configs/parc/deeplabv3_parcnet-s_4xb8-20k_voc12aug-512x512.py',
     imagenet='configs/parc/parc-resnet50_8xb128_in1k.py')
 
 

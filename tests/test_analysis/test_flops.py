@@ -1,5 +1,6 @@
 """What a model counts: its parts, ParC in both forms, and what is not counted."""
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from mmengine.config import Config  # noqa: E402
 from plugconv_mm.analysis import build_model, measure, padded_shape  # noqa: E402
 from plugconv_mm.models.backbones import HorNet, ParCConvNeXt, ParCResNet  # noqa: E402
 from plugconv_mm.ops import GlobalLocalFilter, KWConv2d, ParC2d  # noqa: E402
+from plugconv_mm.runtime.options import make_parser  # noqa: E402
+from plugconv_mm.runtime.read_config import load_config  # noqa: E402
 
 ARCH = dict(channels=[8, 16, 32, 64], depths=[1, 1, 2, 1])
 BACKBONE = dict(type='plugconv_mm.ParCConvNeXt', arch=ARCH, parc_blocks=(0, 0, 1, 1))
@@ -162,3 +165,38 @@ def test_what_cannot_be_measured():
     model.backbone = torch.nn.Conv2d(3, 4, 1)
     with pytest.raises(NotImplementedError, match='Module has none of the heads'):
         measure(model, (8, 8))
+
+
+def config(name):
+    pytest.importorskip('mmdet.models')
+    pytest.importorskip('mmseg.models')
+    path, = (Path(__file__).parents[2] / 'configs').rglob(f'{name}.py')
+    cfg = load_config(make_parser('').parse_args([str(path)]))
+    cfg.model.backbone.update(arch=dict(channels=[8, 16, 32, 64], depths=[1, 1, 1, 1], orders=[2, 3, 4, 5],
+                                        filters=['7x7'] * 4, filter_sizes=[(14, 8)] * 4), init_cfg=None)
+    return cfg
+
+
+def test_deformable_attention_samples_bilinearly():
+    """DINO: each position or query reads 4 points of 4 maps in each of 8 heads."""
+    cfg = config('dino-4scale_hornet-tiny-gf_8xb2-12e_coco')
+    cfg.model.update(num_queries=20)
+    cfg.model.neck.in_channels = [16, 32, 64]
+    cfg.model.encoder.num_layers, cfg.model.decoder.num_layers = 2, 3
+    cost = measure(build_model(cfg), (64, 96))
+    positions = 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2
+    assert cost.macs['head']['interpolation'] == 4 * (2 * positions + 3 * 20) * 8 * 4 * 4 * (256 // 8)
+
+
+def test_masks_of_queries_become_maps_of_classes():
+    """Mask2Former: the scores of each query for each class times its mask, at every pixel of the image."""
+    products = []
+    for classes in (50, 150):
+        cfg = config('mask2former_hornet-tiny-gf_8xb2-160k_ade20k-512x512')
+        head = cfg.model.decode_head
+        head.update(in_channels=[8, 16, 32, 64], num_classes=classes)
+        head.loss_cls.class_weight = [1.] * (classes + 1)
+        head.pixel_decoder.encoder.num_layers = head.transformer_decoder.num_layers = 1
+        products.append(measure(build_model(cfg), (64, 96)).macs['head']['matrix product'])
+    scores = 2 * 256 * 100  # before and after the only layer, of 100 queries
+    assert products[1] - products[0] == (150 - 50) * (scores + 100 * 64 * 96)

@@ -141,7 +141,9 @@ def test_slak_without_its_zeros(config, millions):
 def test_names_of_configs():
     assert dataset_of('a_8xb128_in1k-256px') == 'in1k' and image_size('a_8xb128_in1k-256px') == (256, 256)
     assert image_size('a_ade20k-640x640') == (640, 2560) and image_size('a_coco') == (800, 1280)
-    assert image_size('a_in21k') == (224, 224)
+    assert image_size('a_in21k') == (224, 224) and image_size('a_coco-320px') == (320, 320)
+    assert dataset_of('a_cityscapes-512x1024') == 'cityscapes' and image_size('a_cityscapes-512x1024') == (1024, 2048)
+    assert dataset_of('a_voc12aug-512x512') == 'voc12aug' and image_size('a_voc12aug-512x512') == (512, 512)
     with pytest.raises(ValueError, match='ends in _in1k, _in21k, _coco.*; got mask-rcnn'):
         dataset_of('mask-rcnn')
 

@@ -301,6 +301,80 @@ def test_hooks_of_sparse_training_and_of_the_temperature():
             hook.only_large_kernel) == (0.4, 'snip', 'random', 0.5, 2000, False)
 
 
+D8 = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True)
+
+
+@pytest.mark.parametrize('name, classes, batch', [('4xb2-80k_cityscapes-512x1024', 19, 2),
+                                                  ('4xb4-80k_ade20k-512x512', 150, 4)])
+def test_deeplabv3plus(name, classes, batch):
+    """mmseg's, with another backbone."""
+    cfg = load(f'deeplabv3plus_parc-resnet50-d8_{name}')
+    assert {key: cfg.model.backbone[key] for key in D8} == D8 and cfg.model.pretrained is None
+    head, auxiliary = cfg.model.decode_head, cfg.model.auxiliary_head
+    assert head.type == 'DepthwiseSeparableASPPHead' and (head.in_channels, head.c1_in_channels) == (2048, 256)
+    assert head.num_classes == auxiliary.num_classes == classes and auxiliary.in_channels == 1024
+    assert cfg.train_dataloader.batch_size == batch and cfg.train_cfg.max_iters == 80000
+    assert without_scope(cfg.optim_wrapper.optimizer) == dict(
+        type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0005)
+
+
+def assert_of_parcnet(cfg, weight_decay, batch):
+    """What both dense recipes of ParC-Net have: 4 GPUs, images, optimizer, averaged weights."""
+    preprocessor = cfg.model.data_preprocessor
+    assert (list(preprocessor.mean), list(preprocessor.std), preprocessor.bgr_to_rgb) == ([0] * 3, [255] * 3, False)
+    assert without_scope(cfg.optim_wrapper.optimizer) == dict(type='AdamW', lr=9e-4, weight_decay=weight_decay)
+    assert cfg.train_dataloader.batch_size == batch and cfg.auto_scale_lr.base_batch_size == 4 * batch
+    warm_up, cosine = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end, warm_up.by_epoch) == ('LinearLR', 0.1, 500, False)
+    assert (cosine.type, cosine.eta_min) == ('CosineAnnealingLR', 1e-6)
+    assert hooks_of_its_own(cfg)[-1] == dict(type='EMAHook', momentum=5e-4, priority='ABOVE_NORMAL')
+
+
+def test_deeplabv3_of_parcnet():
+    cfg = load('deeplabv3_parcnet-s_4xb8-20k_voc12aug-512x512')
+    assert_of_parcnet(cfg, 0.01, 8)
+    assert cfg.model.backbone.strides == (2, 2, 2, 1) and 'dilations' not in cfg.model.backbone
+    head = cfg.model.decode_head
+    assert (head.channels, head.dilations, head.num_classes) == (256, (1, 6, 12, 18), 21) and not head.align_corners
+    assert head.dropout_ratio == head.pyramid_dropout_ratio == 0.1
+    assert cfg.optim_wrapper.paramwise_cfg == dict(custom_keys=dict(decode_head=dict(lr_mult=10.)))
+    train, augmented = cfg.train_dataloader.dataset.datasets
+    assert train.pipeline == augmented.pipeline and augmented.ann_file.endswith('aug.txt')
+    assert [step.scale for step in train.pipeline if step.type == 'RandomResize'] == [[(2048, 384), (2048, 768)]]
+    assert cfg.param_scheduler[1].end == cfg.train_cfg.max_iters == 20000
+
+
+def test_ssdlite_of_parcnet():
+    cfg = load('ssdlite_parcnet-s_4xb32-200e_coco-320px')
+    assert_of_parcnet(cfg, 0.02, 32)
+    assert cfg.param_scheduler[1].T_max == cfg.train_cfg.max_epochs == 200 and cfg.train_dataloader.dataset.times == 1
+    assert cfg.model.neck.out_channels[:2] == (128, 160) and cfg.model.bbox_head.in_channels == (
+        cfg.model.neck.out_channels)
+    anchors = cfg.model.bbox_head.anchor_generator
+    assert [len(ratios) for ratios in anchors.ratios] == [2] * 5 + [1]
+    assert anchors.min_sizes[0] == 32 and anchors.max_sizes[-1] == pytest.approx(336)
+    assert anchors.min_sizes[1:] == anchors.max_sizes[:-1]
+    assert list(cfg.model.bbox_head.bbox_coder.target_stds) == [0.1, 0.1, 0.2, 0.2]
+    for loader in (cfg.train_dataloader.dataset, cfg.test_dataloader):
+        assert [step.scale for step in loader.dataset.pipeline if step.type == 'Resize'] == [(320, 320)]
+
+
+def test_transformers_on_hornet():
+    cfg = load('mask2former_hornet-tiny-gf_8xb2-160k_ade20k-512x512')
+    optimizer = without_scope(cfg.optim_wrapper.optimizer)
+    assert optimizer == dict(type='AdamW', lr=1e-4, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999))
+    assert cfg.optim_wrapper.constructor == CONSTRUCTOR
+    assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.9, decay_type='stage_wise', num_layers=6)
+    assert cfg.optim_wrapper.clip_grad.max_norm == 0.01 and cfg.train_cfg.max_iters == 160000
+    assert cfg.model.backbone.arch == 'tiny-gf-img384' and 'mmdet.models' in cfg.custom_imports.imports
+    cfg = load('dino-4scale_hornet-tiny-gf_8xb2-12e_coco')
+    assert without_scope(cfg.optim_wrapper.optimizer) == dict(type='AdamW', lr=1e-4, weight_decay=1e-4)
+    assert cfg.optim_wrapper.constructor == CONSTRUCTOR
+    assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.7, decay_type='layer_wise', num_layers=12)
+    assert cfg.train_cfg.max_epochs == 12 and cfg.model.neck.in_channels == [128, 256, 512]
+    assert cfg.model.backbone.out_indices == (1, 2, 3)
+
+
 # Of all configs
 
 
@@ -310,7 +384,8 @@ def all_configs():
 
 @pytest.mark.parametrize('path', all_configs(), ids=lambda path: path.stem)
 def test_names_and_lengths(path):
-    data = r'(coco|voc0712|ade20k-\d+x\d+|in1k(-(256|384)px)?|in21k|digits|distant-cue)'
+    data = (r'(coco(-320px)?|voc0712|(ade20k|cityscapes|voc12aug)-\d+x\d+|in1k(-(256|384)px)?|in21k|digits|'
+            'distant-cue)')
     assert re.fullmatch(rf'[a-z0-9-]+(_[a-z0-9-]+)*_{data}', path.stem)
     text = path.read_text()
     if re.search(r"_base_ = '\./", text):  # a variant: what differs

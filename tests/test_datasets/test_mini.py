@@ -13,7 +13,7 @@ from plugconv_mm.errors import DataError
 def mini(tmp_path_factory):
     out = tmp_path_factory.mktemp('data') / 'mini'
     counts = build_mini(out)
-    assert counts == dict(VOCdevkit=10, ade=6, coco=6, imagenet=6, imagenet21k=4)
+    assert counts == dict(VOCdevkit=12, ade=6, cityscapes=6, coco=6, imagenet=6, imagenet21k=4)
     return out
 
 
@@ -70,7 +70,7 @@ def test_stock_dataset_classes_read_them(mini):
         pytest.importorskip(name)
     import mmpretrain.datasets
     from mmdet.datasets import CocoDataset, CocoPanopticDataset, VOCDataset
-    from mmseg.datasets import ADE20KDataset
+    from mmseg.datasets import ADE20KDataset, CityscapesDataset, PascalVOCDataset
     coco = CocoDataset(data_root=str(mini / 'coco'), ann_file='annotations/instances_train2017.json',
                        data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32))
     assert len(coco) == 4
@@ -89,6 +89,15 @@ def test_stock_dataset_classes_read_them(mini):
     ade = ADE20KDataset(data_root=str(mini / 'ade/ADEChallengeData2016'), data_prefix=dict(
         img_path='images/training', seg_map_path='annotations/training'))
     assert len(ade) == 4
+    for split, number in (('train', 4), ('val', 2)):
+        cityscapes = CityscapesDataset(data_root=str(mini / 'cityscapes'), data_prefix=dict(
+            img_path=f'leftImg8bit/{split}', seg_map_path=f'gtFine/{split}'))
+        assert len(cityscapes) == number
+    for split, folder, number in (('train', '', 2), ('aug', 'Aug', 2), ('val', '', 2)):
+        voc = PascalVOCDataset(
+            data_root=str(mini / 'VOCdevkit/VOC2012'), ann_file=f'ImageSets/Segmentation/{split}.txt',
+            data_prefix=dict(img_path='JPEGImages', seg_map_path=f'SegmentationClass{folder}'))
+        assert len(voc) == number
     for name, kind, prefix, count in (('imagenet', 'ImageNet', 'train', 4), ('imagenet', 'ImageNet', 'val', 2),
                                       ('imagenet21k', 'ImageNet21k', 'train', 4)):
         dataset = getattr(mmpretrain.datasets, kind)(data_root=str(mini / name), split=prefix)
@@ -104,6 +113,22 @@ def test_ade_labels(mini):
         assert labels.dtype == np.uint8 and labels.shape == image.shape[:2]
         seen |= set(np.unique(labels).tolist())
     assert {0, 3, 10} < seen and max(seen) == 150 and len(seen) > 10
+
+
+@pytest.mark.parametrize('images, maps, classes, upper', [
+    ('cityscapes/leftImg8bit/*/*/{}_leftImg8bit.png', 'cityscapes/gtFine/*/*/*_gtFine_labelTrainIds.png', 19, {0, 10}),
+    ('VOCdevkit/VOC2012/JPEGImages/{}.jpg', 'VOCdevkit/VOC2012/SegmentationClass*/*.png', 21, {0})])
+def test_labels_of_cityscapes_and_voc(mini, images, maps, classes, upper):
+    """As large as their images; classes of the set, or 255, which is no class."""
+    import cv2
+    seen, paths = set(), sorted(mini.glob(maps))
+    assert len(paths) == 6
+    for path in paths:
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        image, = mini.glob(images.format(path.stem.removesuffix('_gtFine_labelTrainIds')))
+        assert labels.dtype == np.uint8 and cv2.imread(str(image)).shape[:2] == labels.shape
+        seen |= set(np.unique(labels).tolist())
+    assert upper | {255} < seen and max(seen - {255}) < classes and len(seen) > 10
 
 
 def test_again_gives_the_same_and_replaces(mini, tmp_path):

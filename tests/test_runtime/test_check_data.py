@@ -49,6 +49,11 @@ def test_whole_data_pass(name, mini, tmp_path, monkeypatch):
     ('voc', 'VOCdevkit/VOC2012/Annotations', ['data/VOCdevkit/VOC2012/Annotations   (train_dataloader)',
       '--cfg-options train_dataloader.dataset.dataset.datasets.1.data_root=FOLDER'],
      'data/VOCdevkit/VOC2007/ImageSets/Main/{trainval,test}.txt'),
+    ('cityscapes', 'cityscapes/gtFine/val', ['data/cityscapes/gtFine/val   (val_dataloader)'],
+     'data/cityscapes/gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png'),
+    ('voc12aug', 'VOCdevkit/VOC2012/ImageSets/Segmentation/aug.txt',
+     ['data/VOCdevkit/VOC2012/ImageSets/Segmentation/aug.txt   (train_dataloader)'],
+     'data/VOCdevkit/VOC2012/SegmentationClassAug/*.png'),
     ('imagenet', 'imagenet/val', ['data/imagenet/val   (val_dataloader)'], 'data/imagenet/train/n01440764/*.JPEG'),
 ])
 def test_missing_data(name, gone, seen, tree, mini, tmp_path, monkeypatch):

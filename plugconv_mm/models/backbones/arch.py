@@ -35,3 +35,16 @@ def check_per_stage(num_stages: int, **settings: Sequence) -> None:
     for name, values in settings.items():
         if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != num_stages:
             raise ValueError(f'{name} gives a value for each of {num_stages} stages, got {values!r}')
+
+
+def check_strides_and_dilations(num_stages: int, strides: Sequence[int], dilations: Sequence[int]) -> None:
+    """Check strides and dilations of `num_stages` stages, or groups of blocks.
+
+    Raises:
+        ValueError: Other strides than 1 and 2, dilations below 1 or that are no integers, or another number of them.
+    """
+    check_per_stage(num_stages, strides=strides, dilations=dilations)
+    if any(stride not in (1, 2) for stride in strides):
+        raise ValueError(f'a stage keeps the resolution or halves it, so strides are 1 or 2, got {strides!r}')
+    if any(not isinstance(dilation, int) or dilation < 1 for dilation in dilations):
+        raise ValueError(f'dilations are integers of at least 1, which does not dilate, got {dilations!r}')

@@ -24,7 +24,7 @@ class Backbone(BaseModule):
 
     Shapes:
         (N, in_channels, H, W) -> tuple of one map (N, C_i, H_i, W_i) for each of ``out_indices``, at strides 4, 8, 16
-        and 32.
+        and 32 unless a subclass was given other ones.
 
     Raises:
         ValueError: ``out_indices`` or ``frozen_stages`` names a stage that is not there.

@@ -33,10 +33,10 @@ class KWBackbone(Backbone):
 
 
 def conv(warehouse: KernelWarehouse, name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
-         groups: int = 1, dynamic: bool = True) -> nn.Module:
+         groups: int = 1, dynamic: bool = True, dilation: int = 1) -> nn.Module:
     """Make a same-padded convolution, of the warehouse where it is dynamic."""
-    padding = (kernel_size - 1) // 2
+    padding = dilation * (kernel_size - 1) // 2
     if dynamic:
-        return KWConv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False,
+        return KWConv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False,
                         warehouse=warehouse, name=name)
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)

@@ -38,7 +38,11 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
         nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
         reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
         dynamic_pointwise: Stages, of 1 to 6, whose pointwise convolutions are dynamic; the last convolution always is.
-        out_indices: Outputs to return, at strides 4, 8, 16, 32 with 24, 32, 96, 1280 channels.
+        strides: Stride of the first block of each of the seven groups, 1 or 2, as in mmseg's MobileNetV2.
+        dilations: Dilation of the 3×3 in the first block of each group, likewise; those after it are not dilated.
+        out_indices: Outputs to return, at strides 4, 8, 16, 32 by default, with 24, 32, 96, 1280 channels. In the D8 of
+            DeepLabV3+ they are at strides 4, 8, 8, 8, with strides of (1, 2, 2, 1, 1, 1, 1) and dilations of (1, 1, 1,
+            2, 2, 4, 4).
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and all up to output i - 1. Cells that a stage that
             trains draws from go on training.
         norm_cfg: Normalisation; BN by default.
@@ -48,10 +52,11 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
         init_cfg: How to initialise the weights; from scratch by default.
 
     Raises:
-        ValueError: Indices or stages that do not exist, or ratios that do not fit the warehouses.
+        ValueError: Indices or stages that do not exist, strides or dilations that no group can have, or ratios that do
+            not fit the warehouses.
 
     Shapes:
-        (N, in_channels, H, W) -> tuple of (N, C_i, H / 2^(i + 2), W / 2^(i + 2)).
+        (N, in_channels, H, W) -> tuple of (N, C_i, H / 2^(i + 2), W / 2^(i + 2)) with the default strides.
 
     Example:
         >>> import torch
@@ -79,6 +84,8 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
                  nonlocal_basis_ratio: float = 1,
                  reduction: float | None = None,
                  dynamic_pointwise: Sequence[int] | None = None,
+                 strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1),
+                 dilations: Sequence[int] = (1, 1, 1, 1, 1, 1, 1),
                  out_indices: Sequence[int] = (0, 1, 2, 3),
                  frozen_stages: int = -1,
                  norm_cfg: dict | None = None,
@@ -104,24 +111,25 @@ class KWMobileNetV2(KWBackbone, MobileNetV2Backbone):
         norm_cfg = norm_cfg or dict(type='BN')
         places = self._places()
 
-        def block(group: int, number: int, in_channels: int, out_channels: int, stride: int,
+        def block(group: int, number: int, in_channels: int, out_channels: int, stride: int, dilation: int,
                   drop_path: float) -> InvertedResidual:
             stage, layer = next(places)
 
             def conv_of_block(name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
-                              groups: int = 1) -> nn.Module:
+                              groups: int = 1, dilation: int = 1) -> nn.Module:
                 return conv(warehouse, f'stage{stage}_layer{layer}_{name}', in_channels, out_channels, kernel_size,
-                            stride, groups, dynamic=stage in dynamic or name == 'dwconv0')
+                            stride, groups, dynamic=stage in dynamic or name == 'dwconv0', dilation=dilation)
 
-            return InvertedResidual(in_channels, out_channels, stride, self.groups[group].expansion, conv_of_block,
-                                    norm_cfg, drop_path, with_cp)
+            return InvertedResidual(in_channels, out_channels, stride, dilation, self.groups[group].expansion,
+                                    conv_of_block, norm_cfg, drop_path, with_cp)
 
         def conv_at_end(name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
-                        groups: int = 1) -> nn.Module:
+                        groups: int = 1, dilation: int = 1) -> nn.Module:
             name = 'stage0_conv0' if name == 'stem' else 'stage{}_layer{}_pwconv1'.format(*next(places))
-            return conv(warehouse, name, in_channels, out_channels, kernel_size, stride, groups)
+            return conv(warehouse, name, in_channels, out_channels, kernel_size, stride, groups, dilation=dilation)
 
-        self._add_features(in_channels, widen_factor, drop_path_rate, norm_cfg, conv_at_end, block)
+        self._add_features(in_channels, widen_factor, strides, dilations, drop_path_rate, norm_cfg, conv_at_end,
+                           block)
         warehouse.allocate(self)
         self._freeze_stages()
 

@@ -9,6 +9,7 @@ from typing import Any
 from mmcv.cnn import build_norm_layer
 from torch import nn
 
+from plugconv_mm.models.backbones.arch import check_strides_and_dilations
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.kw_base import KWBackbone, conv
 from plugconv_mm.models.backbones.resnet_base import ResNetBackbone, ResNetBlock
@@ -17,14 +18,15 @@ from plugconv_mm.registry import MODELS
 
 
 class KWBasicBlock(ResNetBlock):
-    """A residual block of 3×3 and 3×3, dynamic."""
+    """A residual block of 3×3 and 3×3, dynamic; the first of them has the stride and the dilation."""
 
     expansion, num_convs = 1, 2
 
-    def __init__(self, in_channels: int, width: int, stride: int, names: Sequence[str], warehouse: KernelWarehouse,
-                 first_dynamic: bool, norm_cfg: dict, drop_path: float, with_cp: bool) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, names: Sequence[str],
+                 warehouse: KernelWarehouse, first_dynamic: bool, norm_cfg: dict, drop_path: float,
+                 with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
-        self.conv1 = conv(warehouse, names[0], in_channels, width, 3, stride)
+        self.conv1 = conv(warehouse, names[0], in_channels, width, 3, stride, dilation=dilation)
         self.bn1 = build_norm_layer(norm_cfg, width)[1]
         self.conv2 = conv(warehouse, names[1], width, width, 3)
         self.bn2 = build_norm_layer(norm_cfg, width)[1]
@@ -35,12 +37,13 @@ class KWBottleneck(ResNetBlock):
 
     expansion, num_convs = 4, 3
 
-    def __init__(self, in_channels: int, width: int, stride: int, names: Sequence[str], warehouse: KernelWarehouse,
-                 first_dynamic: bool, norm_cfg: dict, drop_path: float, with_cp: bool) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, names: Sequence[str],
+                 warehouse: KernelWarehouse, first_dynamic: bool, norm_cfg: dict, drop_path: float,
+                 with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         self.conv1 = conv(warehouse, names[0], in_channels, width, 1, dynamic=first_dynamic)
         self.bn1 = build_norm_layer(norm_cfg, width)[1]
-        self.conv2 = conv(warehouse, names[1], width, width, 3, stride)
+        self.conv2 = conv(warehouse, names[1], width, width, 3, stride, dilation=dilation)
         self.bn2 = build_norm_layer(norm_cfg, width)[1]
         self.conv3 = conv(warehouse, names[2], width, width * 4, 1)
         self.bn3 = build_norm_layer(norm_cfg, width * 4)[1]
@@ -65,7 +68,11 @@ class KWResNet(KWBackbone, ResNetBackbone):
         sharing_range: What loses its number in ``stage{s}_layer{l}_conv{k}``, the names from which sharing follows.
         nonlocal_basis_ratio: Below 1, size of the basis for the cells of other layers.
         reduction: Width of the attentions' hidden layer relative to the input channels, at least 16.
-        out_indices: Stages to return, at strides 4, 8, 16, 32.
+        strides: Stride of the first block of each stage, 1 or 2.
+        dilations: Dilation of the 3×3 convolutions of each stage, of the first one where a block has two.
+        contract_dilation: Whether the first block of a dilated stage has half of the dilation.
+        out_indices: Stages to return, at strides 4, 8, 16, 32 by default; 4, 8, 8, 8 in the D8 of PSPNet and DeepLab,
+            with strides of (1, 2, 1, 1), dilations of (1, 1, 2, 4) and `contract_dilation`.
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages. Cells that a stage that trains
             draws from go on training.
         norm_cfg: Normalisation; BN by default.
@@ -75,11 +82,12 @@ class KWResNet(KWBackbone, ResNetBackbone):
         init_cfg: How to initialise the weights; from scratch by default.
 
     Raises:
-        ValueError: An unknown depth, indices that do not exist, or ratios whose cells do not tile the kernels.
+        ValueError: An unknown depth, strides or dilations that no stage can have, indices that do not exist, or ratios
+            whose cells do not tile the kernels.
 
     Shapes:
-        (N, in_channels, H, W) -> tuple of (N, 64 · 2^i · expansion, H / 2^(i + 2), W / 2^(i + 2)), with an expansion
-        of 1 below depth 50 and 4 from there on.
+        (N, in_channels, H, W) -> tuple of (N, 64 · 2^i · expansion, H / 2^(i + 2), W / 2^(i + 2)) with the default
+        strides, and an expansion of 1 below depth 50 and 4 from there on.
 
     Example:
         >>> import torch
@@ -107,6 +115,9 @@ class KWResNet(KWBackbone, ResNetBackbone):
                  sharing_range: Sequence[str] = ('layer', 'conv'),
                  nonlocal_basis_ratio: float = 1,
                  reduction: float = 1 / 16,
+                 strides: Sequence[int] = (1, 2, 2, 2),
+                 dilations: Sequence[int] = (1, 1, 1, 1),
+                 contract_dilation: bool = False,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
                  frozen_stages: int = -1,
                  norm_cfg: dict | None = None,
@@ -116,6 +127,7 @@ class KWResNet(KWBackbone, ResNetBackbone):
                  init_cfg: dict | list[dict] | None = None) -> None:
         if depth not in self.depths:
             raise ValueError(f'depth must be one of {", ".join(map(str, self.depths))}, got {depth}')
+        check_strides_and_dilations(4, strides, dilations)
         warehouse = KernelWarehouse(cell_num_ratio, cell_inplane_ratio, cell_outplane_ratio, sharing_range,
                                     nonlocal_basis_ratio, reduction)
         super().__init__(warehouse, out_indices, frozen_stages, norm_eval, init_cfg)
@@ -132,15 +144,15 @@ class KWResNet(KWBackbone, ResNetBackbone):
                     before = stage, i
                 names = [f'stage{before[0]}_layer{before[1]}_conv0']
                 names += [f'stage{stage}_layer{i}_conv{k}' for k in range(1, block.num_convs)]
-                stride = 2 if stage and i == 0 else 1
+                stride, dilation = self._stride_and_dilation(i, strides[stage], dilations[stage], contract_dilation)
                 downsample = None
                 if stride != 1 or channels != width * block.expansion:
                     downsample = ConvNormAct(
                         conv(warehouse, f'stage{stage - 1}_layer{previous + 1}_conv0', channels,
                              width * block.expansion, 1, stride, dynamic=stage > 0),
                         build_norm_layer(norm_cfg, width * block.expansion)[1])
-                module = block(channels, width, stride, names, warehouse, before[0] >= 0, norm_cfg, drop_path_rate,
-                               with_cp)
+                module = block(channels, width, stride, dilation, names, warehouse, before[0] >= 0, norm_cfg,
+                               drop_path_rate, with_cp)
                 module.downsample = downsample
                 layer.append(module)
                 channels = width * block.expansion

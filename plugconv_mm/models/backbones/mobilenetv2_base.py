@@ -2,12 +2,13 @@
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https://arxiv.org/abs/1801.04381.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from plugconv_mm.models.backbones.arch import check_strides_and_dilations
 from plugconv_mm.models.backbones.base import Backbone
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
@@ -19,7 +20,7 @@ class MakeConv(Protocol):
     """A maker of same-padded convolutions without a bias, told which of a block's it makes."""
 
     def __call__(self, name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
-                 groups: int = 1) -> nn.Module:
+                 groups: int = 1, dilation: int = 1) -> nn.Module:
         ...
 
 
@@ -40,6 +41,7 @@ class InvertedResidual(ResidualBlock):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Stride of the depthwise convolution.
+        dilation: Its dilation.
         expansion: Factor on the width in between; with 1 there is no expanding convolution.
         conv: Makes the convolutions ``pwconv0``, ``dwconv0`` and ``pwconv1``.
         norm_cfg: Config of the norms.
@@ -47,14 +49,15 @@ class InvertedResidual(ResidualBlock):
         with_cp: Whether to recompute the block in the backward pass.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, conv: MakeConv,
-                 norm_cfg: dict, drop_path: float, with_cp: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int, expansion: int,
+                 conv: MakeConv, norm_cfg: dict, drop_path: float, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         width = in_channels * expansion
         self.conv = _Branch()
         if expansion != 1:
             self.conv.append(conv_norm_relu6(conv('pwconv0', in_channels, width, 1), width, norm_cfg))
-        self.conv.append(conv_norm_relu6(conv('dwconv0', width, width, 3, stride, groups=width), width, norm_cfg))
+        depthwise = conv('dwconv0', width, width, 3, stride, groups=width, dilation=dilation)
+        self.conv.append(conv_norm_relu6(depthwise, width, norm_cfg))
         self.conv.append(conv('pwconv1', width, out_channels, 1))
         self.conv.append(build_norm_layer(norm_cfg, out_channels)[1])
         self.residual = stride == 1 and in_channels == out_channels
@@ -70,50 +73,56 @@ def conv_norm_relu6(conv: nn.Module, out_channels: int, norm_cfg: dict) -> ConvN
 
 
 class Group(NamedTuple):
-    """Blocks of one width: by how much they expand it, how many there are, and the stride of the first."""
+    """Blocks of one width: by how much they expand it, and how many there are."""
 
     expansion: int
     channels: int
     depth: int
-    stride: int
 
 
 class MobileNetV2Backbone(Backbone):
     """A stem, seven groups of blocks and a last 1×1 convolution, one after the other in ``features``.
 
-    Stages, as ``out_indices`` and ``frozen_stages`` count them, end where the resolution changes: groups 1 and 2;
-    group 3; groups 4 and 5; groups 6 and 7 with the last 1×1.
+    Stages, as ``out_indices`` and ``frozen_stages`` count them, end where a MobileNetV2 changes the resolution: groups
+    1 and 2; group 3; groups 4 and 5; groups 6 and 7 with the last 1×1.
 
     A subclass calls ``_add_features`` and then ``_freeze_stages`` in its constructor.
     """
 
     groups: ClassVar[tuple[Group, ...]] = (
-        Group(1, 16, 1, 1), Group(6, 24, 2, 2), Group(6, 32, 3, 2), Group(6, 64, 4, 2), Group(6, 96, 3, 1),
-        Group(6, 160, 3, 2), Group(6, 320, 1, 1))
+        Group(1, 16, 1), Group(6, 24, 2), Group(6, 32, 3), Group(6, 64, 4), Group(6, 96, 3), Group(6, 160, 3),
+        Group(6, 320, 1))
     # Layers of ``features``, the stem first, by stage.
     stage_layers: ClassVar[tuple[range, ...]] = (range(0, 1), range(1, 4), range(4, 7), range(7, 14), range(14, 19))
 
-    def _add_features(self, in_channels: int, widen_factor: float, drop_path_rate: float, norm_cfg: dict,
-                      conv: MakeConv, block: Callable[[int, int, int, int, int, float], ResidualBlock]) -> None:
+    def _add_features(self, in_channels: int, widen_factor: float, strides: Sequence[int], dilations: Sequence[int],
+                      drop_path_rate: float, norm_cfg: dict, conv: MakeConv,
+                      block: Callable[[int, int, int, int, int, int, float], ResidualBlock]) -> None:
         """Make all layers.
 
         Args:
             in_channels: Channels of the image.
             widen_factor: Factor on the widths, which are rounded to multiples of 8.
+            strides: Stride of the first block of each group.
+            dilations: Dilation of the first block of each group.
             drop_path_rate: Stochastic depth of the last block.
             norm_cfg: Config of the norms.
             conv: Makes the convolutions ``stem`` and ``last``.
             block: Makes a block, from the number of its group and its own number there, its channels before and after,
-                its stride and its stochastic depth.
+                its stride, its dilation and its stochastic depth.
+
+        Raises:
+            ValueError: Strides or dilations that no group can have.
         """
+        check_strides_and_dilations(len(self.groups), strides, dilations)
         channels = make_divisible(32 * widen_factor)
         self.features = nn.Sequential(conv_norm_relu6(conv('stem', in_channels, channels, 3, 2), channels, norm_cfg))
         rates = iter(drop_path_rates(drop_path_rate, sum(group.depth for group in self.groups)))
         for number, group in enumerate(self.groups):
             width = make_divisible(group.channels * widen_factor)
             for i in range(group.depth):
-                stride = group.stride if i == 0 else 1
-                self.features.append(block(number, i, channels, width, stride, next(rates)))
+                stride, dilation = (1, 1) if i else (strides[number], dilations[number])
+                self.features.append(block(number, i, channels, width, stride, dilation, next(rates)))
                 channels = width
         last = make_divisible(1280 * max(1., widen_factor))
         self.features.append(conv_norm_relu6(conv('last', channels, last, 1), last, norm_cfg))

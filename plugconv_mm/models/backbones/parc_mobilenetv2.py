@@ -19,8 +19,9 @@ from plugconv_mm.registry import MODELS
 
 
 def _conv(name: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
-          groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+          groups: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, dilation * (kernel_size // 2), dilation, groups,
+                     bias=False)
 
 
 class ParCInvertedResidual(ResidualBlock):
@@ -46,7 +47,8 @@ class ParCInvertedResidual(ResidualBlock):
 class ParCMobileNetV2(MobileNetV2Backbone):
     """MobileNetV2 with ParC in the last blocks of groups 4, 5 and 6 of its seven groups of blocks.
 
-    Stages end where the resolution changes: groups 1 and 2; group 3; groups 4 and 5; groups 6 and 7 with the last 1x1.
+    Stages end where a MobileNetV2 changes the resolution: groups 1 and 2; group 3; groups 4 and 5; groups 6 and 7 with
+    the last 1x1.
 
     Args:
         widen_factor: Factor on the widths 16, 24, 32, 64, 96, 160, 320 of the groups, and on the 1280 channels of the
@@ -54,8 +56,13 @@ class ParCMobileNetV2(MobileNetV2Backbone):
         parc_blocks: How many of the last blocks of each of the seven groups are ParC. The first block of a group
             changes width or resolution and keeps its 3x3. Only a group's first ParC has position embeddings.
         parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
+        strides: Stride of the first block of each group, 1 or 2, as in mmseg's MobileNetV2.
+        dilations: Dilation of the 3x3 in the first block of each group, likewise; those after it are not dilated. A
+            ParC has a global kernel, which is stretched to the larger map and is not dilated.
         in_channels: Channels of the image.
-        out_indices: Stages to return, at strides 4, 8, 16, 32; 24, 32, 96, 1280 channels.
+        out_indices: Stages to return, at strides 4, 8, 16, 32 by default; 24, 32, 96, 1280 channels. In the D8 of
+            DeepLabV3+ they are at strides 4, 8, 8, 8, with strides of (1, 2, 2, 1, 1, 1, 1) and dilations of (1, 1, 1,
+            2, 2, 4, 4).
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
         norm_eval: Keep batch norms in eval mode while training.
@@ -64,10 +71,12 @@ class ParCMobileNetV2(MobileNetV2Backbone):
         init_cfg: How to initialise the weights.
 
     Shapes:
-        (N, in_channels, H, W) -> tuple of (N, channels, ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).
+        (N, in_channels, H, W) -> tuple of (N, channels, ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))) with
+        the default strides.
 
     Raises:
-        ValueError: ``parc_blocks`` of a wrong length or beyond what a group can take.
+        ValueError: ``parc_blocks`` of a wrong length or beyond what a group can take; strides or dilations that no
+            group can have.
 
     Example:
         >>> import torch
@@ -82,6 +91,8 @@ class ParCMobileNetV2(MobileNetV2Backbone):
                  widen_factor: float = 1.,
                  parc_blocks: Sequence[int] = (0, 0, 0, 2, 1, 1, 0),
                  parc_backend: str = 'auto',
+                 strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1),
+                 dilations: Sequence[int] = (1, 1, 1, 1, 1, 1, 1),
                  in_channels: int = 3,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
                  drop_path_rate: float = 0.,
@@ -98,14 +109,14 @@ class ParCMobileNetV2(MobileNetV2Backbone):
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
 
-        def block(group: int, number: int, in_channels: int, out_channels: int, stride: int,
+        def block(group: int, number: int, in_channels: int, out_channels: int, stride: int, dilation: int,
                   drop_path: float) -> ResidualBlock:
             expansion, first_parc = self.groups[group].expansion, depths[group] - parc_blocks[group]
             if number < first_parc:
-                return InvertedResidual(in_channels, out_channels, stride, expansion, _conv, norm_cfg, drop_path,
-                                        with_cp)
+                return InvertedResidual(in_channels, out_channels, stride, dilation, expansion, _conv, norm_cfg,
+                                        drop_path, with_cp)
             return ParCInvertedResidual(in_channels, expansion, self.meta_sizes[group], number == first_parc,
                                         parc_backend, drop_path, norm_cfg, with_cp)
 
-        self._add_features(in_channels, widen_factor, drop_path_rate, norm_cfg, _conv, block)
+        self._add_features(in_channels, widen_factor, strides, dilations, drop_path_rate, norm_cfg, _conv, block)
         self._freeze_stages()

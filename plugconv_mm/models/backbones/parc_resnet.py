@@ -12,6 +12,7 @@ from typing import Any
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from plugconv_mm.models.backbones.arch import check_strides_and_dilations
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.residual_block import drop_path_rates
 from plugconv_mm.models.backbones.resnet_base import ResNetBackbone, ResNetBlock
@@ -26,6 +27,7 @@ class ParCBottleneck(ResNetBlock):
         in_channels: Channels of the input.
         width: Channels of the inner convolution; the output has four times as many.
         stride: Stride of the 3×3 convolution and of the shortcut.
+        dilation: Dilation of the 3×3 convolution.
         meta_size: Length of the ParC kernels, or None for a 3×3 convolution.
         norm_cfg: Config of the normalisation layers.
         drop_path: Probability of dropping the residual branch.
@@ -35,14 +37,14 @@ class ParCBottleneck(ResNetBlock):
 
     expansion, num_convs = 4, 3
 
-    def __init__(self, in_channels: int, width: int, stride: int, meta_size: int | None, norm_cfg: dict,
+    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, meta_size: int | None, norm_cfg: dict,
                  drop_path: float, with_cp: bool, parc_backend: str) -> None:
         super().__init__(drop_path, with_cp)
         out_channels = width * self.expansion
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = build_norm_layer(norm_cfg, width)[1]
         if meta_size is None:
-            self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+            self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
         else:
             self.conv2 = ParCHW2d(width, meta_size, depthwise=False, backend=parc_backend)
         self.bn2 = build_norm_layer(norm_cfg, width)[1]
@@ -56,7 +58,7 @@ class ParCBottleneck(ResNetBlock):
 
 @MODELS.register_module()
 class ParCResNet(ResNetBackbone):
-    """ResNet with ParC in the last blocks of its stages; arguments as mmdet's ResNet.
+    """ResNet with ParC in the last blocks of its stages; arguments as mmdet's and mmseg's ResNet.
 
     Args:
         depth: 50, 101 or 152.
@@ -65,7 +67,12 @@ class ParCResNet(ResNetBackbone):
         parc_blocks: How many of the last blocks of each stage are ParC. The first block of a stage changes width and
             resolution and keeps its 3×3 convolution.
         parc_backend: Backend of every ParC; see :func:`plugconv_mm.ops.parc_conv2d`.
-        out_indices: Stages whose outputs are returned, at strides 4, 8, 16 and 32.
+        strides: Stride of the first block of each stage, 1 or 2.
+        dilations: Dilation of the 3×3 convolutions of each stage. A ParC has a global kernel, which is stretched to
+            the larger map and is not dilated.
+        contract_dilation: Whether the first block of a dilated stage has half of the dilation.
+        out_indices: Stages whose outputs are returned, at strides 4, 8, 16 and 32 by default; 4, 8, 8 and 8 in the D8
+            of PSPNet and DeepLab, with strides of (1, 2, 1, 1), dilations of (1, 1, 2, 4) and `contract_dilation`.
         frozen_stages: Stages without training: -1 none, 0 the stem, i the stem and the first i stages.
         norm_cfg: Config of the normalisation layers.
         norm_eval: Whether BatchNorm keeps its running statistics while training.
@@ -75,8 +82,8 @@ class ParCResNet(ResNetBackbone):
         init_cfg: Initialisation, for example ``dict(type='Pretrained', checkpoint=...)``.
 
     Raises:
-        ValueError: An unknown depth; `parc_blocks` of a wrong length or beyond a stage's blocks; indices that do not
-            exist.
+        ValueError: An unknown depth; `parc_blocks` of a wrong length or beyond a stage's blocks; strides or dilations
+            that no stage can have; indices that do not exist.
 
     Example:
         >>> import torch
@@ -89,6 +96,8 @@ class ParCResNet(ResNetBackbone):
 
     def __init__(self, depth: int = 50, in_channels: int = 3, base_channels: int = 64,
                  parc_blocks: Sequence[int] = (0, 0, 3, 1), parc_backend: str = 'auto',
+                 strides: Sequence[int] = (1, 2, 2, 2), dilations: Sequence[int] = (1, 1, 1, 1),
+                 contract_dilation: bool = False,
                  out_indices: Sequence[int] = (0, 1, 2, 3), frozen_stages: int = -1,
                  norm_cfg: dict | None = None, norm_eval: bool = False, drop_path_rate: float = 0.,
                  with_cp: bool = False, zero_init_residual: bool = True,
@@ -102,6 +111,7 @@ class ParCResNet(ResNetBackbone):
                 f'parc_blocks gives the number of ParC blocks of each of the 4 stages; depth {depth} has {blocks} '
                 'blocks, the first of each keeps its 3x3 convolution, so at most '
                 f'{tuple(b - 1 for b in blocks)} can be ParC; got {parc_blocks}')
+        check_strides_and_dilations(4, strides, dilations)
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
         self.zero_init_residual = zero_init_residual
@@ -112,8 +122,9 @@ class ParCResNet(ResNetBackbone):
             width = base_channels * 2**stage
             layer = nn.Sequential()
             for i in range(count):
+                stride, dilation = self._stride_and_dilation(i, strides[stage], dilations[stage], contract_dilation)
                 layer.append(ParCBottleneck(
-                    channels, width, stride=2 if stage and i == 0 else 1,
+                    channels, width, stride, dilation,
                     meta_size=self.meta_sizes[stage] if i >= count - parc else None, norm_cfg=norm_cfg,
                     drop_path=next(rates), with_cp=with_cp, parc_backend=parc_backend))
                 channels = width * ParCBottleneck.expansion

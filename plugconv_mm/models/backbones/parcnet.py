@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from plugconv_mm.models.backbones.arch import look_up_arch
+from plugconv_mm.models.backbones.arch import check_strides_and_dilations, look_up_arch
 from plugconv_mm.models.backbones.base import Backbone
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
@@ -23,10 +23,11 @@ from plugconv_mm.registry import MODELS
 
 
 def conv_norm_act(in_channels: int, out_channels: int, kernel_size: int, norm_cfg: dict, stride: int = 1,
-                  groups: int = 1, act: bool = True) -> ConvNormAct:
+                  groups: int = 1, act: bool = True, dilation: int = 1) -> ConvNormAct:
     """Make a convolution with its norm and, unless ``act`` says no, SiLU."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False),
+        conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, dilation * (kernel_size // 2), dilation, groups,
+                       bias=False),
         norm=build_norm_layer(norm_cfg, out_channels)[1])
     if act:
         layers['act'] = nn.SiLU(inplace=True)
@@ -36,12 +37,12 @@ def conv_norm_act(in_channels: int, out_channels: int, kernel_size: int, norm_cf
 class ParCNetInvertedResidual(ResidualBlock):
     """A 1x1 expansion by 4, 3x3 depthwise convolution, linear 1x1; a residual where nothing changes size."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: float, norm_cfg: dict,
-                 with_cp: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int, drop_path: float,
+                 norm_cfg: dict, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         width = 4 * in_channels
         self.exp_1x1 = conv_norm_act(in_channels, width, 1, norm_cfg)
-        self.conv_3x3 = conv_norm_act(width, width, 3, norm_cfg, stride, groups=width)
+        self.conv_3x3 = conv_norm_act(width, width, 3, norm_cfg, stride, groups=width, dilation=dilation)
         self.red_1x1 = conv_norm_act(width, out_channels, 1, norm_cfg, act=False)
         self.residual = stride == 1 and in_channels == out_channels
 
@@ -151,8 +152,13 @@ class ParCNet(Backbone):
         arch: ``'s'``, ``'xs'``, or a dict with the keys ``depths``, ``inner_channels`` and ``mixer_channels`` of the
             MetaFormer blocks in each of the last three stages.
         parc_backend: Backend of every ParC, see :func:`plugconv_mm.ops.parc_conv2d`.
+        strides: Stride of the first inverted residual of each stage, 1 or 2.
+        dilations: Dilation of the inverted residuals of each stage. The convolutions after them are not dilated,
+            as in the published segmentors, and a ParC has a global kernel, which is stretched to the larger map.
         in_channels: Channels of the image.
-        out_indices: Stages to return, at strides 4, 8, 16, 32; 64, 96, 128, 160 channels.
+        out_indices: Stages to return, at strides 4, 8, 16, 32 by default; 64, 96, 128, 160 channels. The published
+            output stride of 16 has strides of (2, 2, 2, 1) and nothing dilated, that of 8 strides of (2, 2, 1, 1) and
+            dilations of (1, 1, 1, 2).
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
         norm_eval: Keep batch norms in eval mode while training.
@@ -161,10 +167,12 @@ class ParCNet(Backbone):
         init_cfg: How to initialise the weights.
 
     Shapes:
-        (N, in_channels, H, W) -> tuple of (N, channels, ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))).
+        (N, in_channels, H, W) -> tuple of (N, channels, ceil(H / 2^(i + 2)), ceil(W / 2^(i + 2))) with
+        the default strides.
 
     Raises:
-        ValueError: An unknown arch, or inner widths that two does not divide or below 16.
+        ValueError: An unknown arch, inner widths that two does not divide or below 16, or strides or dilations that no
+            stage can have.
 
     Example:
         >>> import torch
@@ -183,6 +191,8 @@ class ParCNet(Backbone):
     def __init__(self,
                  arch: str | dict = 's',
                  parc_backend: str = 'auto',
+                 strides: Sequence[int] = (2, 2, 2, 2),
+                 dilations: Sequence[int] = (1, 1, 1, 1),
                  in_channels: int = 3,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
                  drop_path_rate: float = 0.,
@@ -195,20 +205,23 @@ class ParCNet(Backbone):
         if any(width % 2 or width < 16 for width in arch['inner_channels']):
             raise ValueError('inner_channels must be even, since they are halved, and at least 16, of which the gate '
                              f'keeps one; got {arch["inner_channels"]}')
+        check_strides_and_dilations(4, strides, dilations)
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
         rates = drop_path_rates(drop_path_rate, 7 + sum(arch['depths']))
 
-        def inverted_residual(in_channels: int, out_channels: int, stride: int) -> ParCNetInvertedResidual:
-            return ParCNetInvertedResidual(in_channels, out_channels, stride, rates.pop(0), norm_cfg, with_cp)
+        def inverted_residual(in_channels: int, out_channels: int, stride: int = 1,
+                              dilation: int = 1) -> ParCNetInvertedResidual:
+            return ParCNetInvertedResidual(in_channels, out_channels, stride, dilation, rates.pop(0), norm_cfg, with_cp)
 
         self.conv_1 = conv_norm_act(in_channels, 16, 3, norm_cfg, stride=2)
-        self.layer_1 = nn.Sequential(inverted_residual(16, 32, 1))
+        self.layer_1 = nn.Sequential(inverted_residual(16, 32))
         self.layer_2 = nn.Sequential(
-            inverted_residual(32, 64, 2), inverted_residual(64, 64, 1), inverted_residual(64, 64, 1))
+            inverted_residual(32, 64, strides[0], dilations[0]),
+            *(inverted_residual(64, 64, dilation=dilations[0]) for _ in range(2)))
         for i, depth in enumerate(arch['depths']):
             before, after = self.channels[i:i + 2]
-            downsample = inverted_residual(before, after, 2)
+            downsample = inverted_residual(before, after, strides[i + 1], dilations[i + 1])
             bifurcate = BifurcateBlock(after, arch['inner_channels'][i], arch['mixer_channels'][i], depth,
                                        self.meta_sizes[i], parc_backend, [rates.pop(0) for _ in range(depth)],
                                        norm_cfg, with_cp)

@@ -50,6 +50,17 @@ class ResNetBackbone(Backbone):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
 
+    @staticmethod
+    def _stride_and_dilation(number: int, stride: int, dilation: int, contract: bool) -> tuple[int, int]:
+        """Stride and dilation of a block, by its number in its stage: the stride is the first block's.
+
+        With `contract`, the first block has half of the dilation, as the input of a stage whose stride became a
+        dilation is that of the stage before.
+        """
+        if number:
+            return 1, dilation
+        return stride, max(dilation // 2, 1) if contract else dilation
+
     def _stem(self, x: Tensor) -> Tensor:
         return self.maxpool(self.relu(conv_bn(self.conv1, self.bn1, channels_last_on_cpu(x))))
 
