@@ -113,5 +113,5 @@ class SLaK(ConvNeXtBackbone):
 
     @classmethod
     def sizes(cls) -> list[dict[str, Any]]:
-        kernels = (31, 29, 27, 13), (61, 59, 57, 13)  # of the tiny networks that were trained for 120 epochs
+        kernels = (31, 29, 27, 13, 5), (61, 59, 57, 13, 5)  # of the tiny networks that were trained for 120 epochs
         return [*super().sizes(), *(dict(arch='tiny', kernel_size=kernel_size) for kernel_size in kernels)]
