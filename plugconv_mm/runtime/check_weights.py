@@ -18,8 +18,10 @@ def check_weights(cfg: Config) -> None:
     for path, _, key, file in starting_weights(cfg.get('model')):
         if not is_there(split_entry(file)[0]):
             setting = f'{path}.init_cfg.checkpoint' if key == 'init_cfg' else f'{path}.{key}'
-            prefix = f' (weights of a classifier trained here also need {path}.init_cfg.prefix=backbone.)'
+            # a whole model starts from a whole model
+            prefix = '' if key != 'init_cfg' or path == 'model' else (
+                f' (weights of a classifier trained here also need {path}.init_cfg.prefix=backbone.)')
             raise ConfigError(
                 f'the config starts from the weights {file}, which are not there (looked for from {os.getcwd()}). Put '
                 f'them there, published ones as they are, or name another file with --cfg-options {setting}=FILE'
-                f'{prefix if key == "init_cfg" and path != "model" else ""}, or start from random weights with {path}.{key}=None')
+                f'{prefix}, or start from random weights with {path}.{key}=None')
