@@ -7,6 +7,23 @@ _base_ = [
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 
+# The published code resizes with torchvision's transforms, which average where they shrink, as Pillow's.
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bilinear'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bilinear'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
 train_cfg = dict(by_epoch=True, max_epochs=150, val_interval=1)
 val_cfg = test_cfg = dict()
 optim_wrapper = dict(

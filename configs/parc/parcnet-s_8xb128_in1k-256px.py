@@ -7,6 +7,8 @@ _base_ = [
 ]
 custom_imports = dict(imports=['plugconv_mm'])
 
+# Images of the published code are BGR between 0 and 1.
+data_preprocessor = dict(mean=[0., 0., 0.], std=[255., 255., 255.], to_rgb=False)
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='plugconv_mm.ParCNet', arch='s', out_indices=(3, )),

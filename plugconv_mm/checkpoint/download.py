@@ -137,7 +137,7 @@ def read_from_hub(address: str, map_location: Any = 'cpu') -> dict:
         raise MissingPackageError(f'{address} needs the package huggingface_hub: pip install huggingface_hub'
                                   ) from error
     try:
-        path = hf_hub_download(**place.groupdict())
+        path = hf_hub_download(place['repo_id'], place['filename'], revision=place['revision'])
     except Exception as error:  # of the package, of its HTTP client, and of the network
         missing = isinstance(error, (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError))
         kind = CheckpointNotFoundError if missing and not isinstance(error, LocalEntryNotFoundError) else (

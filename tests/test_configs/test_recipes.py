@@ -277,6 +277,23 @@ def test_kernel_warehouse_from_scratch(network, budget, ratio):
     assert cfg.model.head.get('dropout', 0) == 0
 
 
+@pytest.mark.parametrize('path', sorted(ROOT.glob('*/*_in1k*.py')), ids=lambda path: path.stem)
+def test_classifiers_are_evaluated_on_images_as_the_published_code_makes_them(path):
+    """Mean, deviation and order of the channels, and how images are made smaller."""
+    cfg = load_file(path)
+    resize, = (step for step in cfg.test_dataloader.dataset.pipeline if 'Resize' in step.type)
+    if path.stem.startswith('parcnet'):  # read and resized by OpenCV, and divided by 255
+        assert not any(cfg.data_preprocessor.mean) and set(cfg.data_preprocessor.std) == {255}
+        assert not cfg.data_preprocessor.to_rgb and resize.get('backend', 'cv2') == 'cv2'
+        assert (resize.scale, resize.get('interpolation', 'bilinear')) == (288, 'bilinear')
+        return
+    assert list(cfg.data_preprocessor.mean) == [123.675, 116.28, 103.53] and cfg.data_preprocessor.to_rgb
+    assert list(cfg.data_preprocessor.std) == [58.395, 57.12, 57.375]
+    assert resize.backend == 'pillow'
+    traditional = path.parent.name == 'kernel_warehouse' and 'mobilenetv2' in path.stem
+    assert resize.interpolation == ('bilinear' if traditional else 'bicubic')
+
+
 SLAK = 'cascade-mask-rcnn_slak-tiny', 'faster-rcnn_slak-tiny', 'upernet_slak-'
 
 
