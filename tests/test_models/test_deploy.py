@@ -67,6 +67,21 @@ def test_slak():
     assert sum(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules()) == 2 * 5
 
 
+@pytest.mark.parametrize('small_kernel', [5, None])
+def test_whole_kernels(small_kernel):
+    model = trained(SLaK(**SLIM, decomposed=False, small_kernel=small_kernel))
+    want, state = outputs(model), deploy_state_dict(model.state_dict())
+    model.switch_to_deploy()
+    close(outputs(model), want)
+    torch.testing.assert_close(dict(model.state_dict()), state)
+    assert {k: tuple(v.shape) for k, v in state.items() if 'large_kernel' in k and k.startswith('stages.2.1.')} == {
+        'stages.2.1.large_kernel.large_conv.weight': (32, 1, 9, 9), 'stages.2.1.large_kernel.large_conv.bias': (32, )}
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    deployed = SLaK(**SLIM, decomposed=False, small_kernel=small_kernel, deploy=True).eval()
+    deployed.load_state_dict(state, strict=True)
+    close(outputs(deployed), want)
+
+
 def test_published_widths():
     """The widths and kernels of SLaK-T: 51x51 on 124 channels."""
     block = trained(SLaK('tiny').stages[0][0])
@@ -154,6 +169,8 @@ def test_types_and_eps_of_a_state_dict():
 def test_what_cannot_be_folded():
     with pytest.raises(ValueError, match=r"'stages\.0\.0\.large_kernel\.' .*running_mean"):
         deploy_state_dict(SLaK(**SLIM, norm_cfg=dict(type='GN', num_groups=1)).state_dict())
+    with pytest.raises(ValueError, match=r"'stages\.0\.0\.large_kernel\.' .*running_mean"):
+        deploy_state_dict(SLaK(**SLIM, decomposed=False, norm_cfg=dict(type='GN', num_groups=1)).state_dict())
     state = DecomposedLargeKernelConv2d(4, 9).state_dict()
     del state['small_conv.conv.weight']
     with pytest.raises(ValueError, match='small_conv'):

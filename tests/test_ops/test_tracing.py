@@ -15,6 +15,7 @@ from plugconv_mm.ops import (
     GnConv2d,
     KWConv2d,
     KWLinear,
+    LargeKernelConv2d,
     ParCHW2d,
     global_local_filter,
 )
@@ -33,6 +34,7 @@ OPERATORS = {
     'kw-conv-grouped': (lambda: KWConv2d(8, 8, (3, 5), padding='same', groups=4), (9, 12)),
     'kw-linear': (lambda: nn.Sequential(nn.Flatten(2), KWLinear(30, 7)), (5, 6)),
     'large-kernel': (lambda: DecomposedLargeKernelConv2d(8, kernel_size=21), (12, 7)),
+    'whole-kernel': (lambda: LargeKernelConv2d(8, kernel_size=21), (12, 7)),
     'h-mhsa': (lambda: HMHSA(8, grid_size=4, pool_ratio=2, head_width=4), (6, 9)),
     'h-mhsa-plain': (lambda: HMHSA(8, grid_size=1, head_width=4), (6, 9)),
 }

@@ -19,6 +19,7 @@ from plugconv_mm.ops import (
     KernelWarehouse,
     KWConv2d,
     KWLinear,
+    LargeKernelConv2d,
     ParCHW2d,
     switch_to_deploy,
 )
@@ -58,6 +59,7 @@ def deployed(kernel_size):
 
 
 LARGE = [f'{branch}.{layer}' for branch in ('vertical', 'horizontal', 'small_conv') for layer in ('conv', 'bn')]
+WHOLE = [f'{branch}.{layer}' for branch in ('large_conv', 'small_conv') for layer in ('conv', 'bn')]
 ATTENTION = ['attention.fc1', 'attention.norm1', 'attention.fc2']
 # operator: how to make it, its layers with weights, its other layers
 OPERATORS = {
@@ -76,6 +78,7 @@ OPERATORS = {
                                       ['vertical', 'horizontal', 'small_conv']),
     'DecomposedLargeKernelConv2d-31': (lambda: DecomposedLargeKernelConv2d(8, 31), LARGE,
                                        ['vertical', 'horizontal', 'small_conv']),
+    'LargeKernelConv2d-31': (lambda: LargeKernelConv2d(8, 31), WHOLE, ['large_conv', 'small_conv']),
     'deployed-7': (lambda: deployed(7), ['vertical', 'horizontal'], []),
     'deployed-31': (lambda: deployed(31), ['vertical', 'horizontal'], []),
     'KWConv2d': (lambda: KWConv2d(8, 8, 3), ATTENTION, ['attention']),
