@@ -90,8 +90,8 @@ def gnconv_filter(filter: ops.gnconv.Filter) -> ops.gnconv.Filter:
     conv = MODELS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(conv, type) and issubclass(conv, _LikeConv2d)) or issubclass(conv, ops.GnConv2d):
         raise ValueError(
-            f'unknown filter {dict(filter)}: its type is one of DecomposedLargeKernelConv2d, GlobalLocalFilter, KWConv2d, '
-            f'LargeKernelConv2d, ParC2d, ParCHW2d, got {kind!r}')
+            f'unknown filter {dict(filter)}: its type is one of DecomposedLargeKernelConv2d, GlobalLocalFilter, '
+            f'KWConv2d, LargeKernelConv2d, ParC2d, ParCHW2d, got {kind!r}')
     return lambda channels: conv(channels, channels, groups=channels, **arguments)
 
 

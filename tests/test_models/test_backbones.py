@@ -30,6 +30,10 @@ VARIANTS = {
     'hornet-gf': dict(
         type='HorNet', layer_scale_init=1.,
         arch=HORNET | dict(filters=['7x7', '7x7', 'gf', 'gf'], filter_sizes=[(14, 8)] * 3 + [(7, 4)])),
+    'hornet-mixers': dict(
+        type='HorNet', layer_scale_init=1.,
+        arch=HORNET | dict(filters=['k21', dict(type='DecomposedLargeKernelConv2d', kernel_size=21),
+                                    dict(type='ParCHW2d', meta_size=7), dict(type='ParC2d', direction='W')])),
     'parc-resnet': dict(type='ParCResNet', base_channels=8),
     'parc-mobilenetv2': dict(type='ParCMobileNetV2', widen_factor=0.25),
     'parc-convnext': dict(type='ParCConvNeXt', arch=CONVNEXT, parc_blocks=(0, 0, 1, 1), layer_scale_init=1.),
@@ -54,7 +58,8 @@ VARIANTS = {
                                  expand_ratios=[2, 2, 3, 3], kernel_sizes=[5, 3, 5, 3])),
 }
 CHANNELS = {
-    'hornet-7x7': (8, 16, 32, 64), 'hornet-gf': (8, 16, 32, 64), 'parc-resnet': (32, 64, 128, 256),
+    'hornet-7x7': (8, 16, 32, 64), 'hornet-gf': (8, 16, 32, 64),
+    'hornet-mixers': (8, 16, 32, 64), 'parc-resnet': (32, 64, 128, 256),
     'parc-mobilenetv2': (8, 8, 24, 1280), 'parc-convnext': (8, 16, 24, 32), 'convnext': (8, 16, 24, 32),
     'parcnet': (64, 96, 128, 160), 'slak': (10, 20, 31, 41), 'slak-deployed': (10, 20, 31, 41),
     'slak-whole': (10, 20, 31, 41),

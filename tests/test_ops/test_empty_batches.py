@@ -58,6 +58,8 @@ OPERATORS = {
     'GlobalLocalFilter': lambda: GlobalLocalFilter(8),
     'GnConv2d-7x7': lambda: GnConv2d(8, order=3, scale=0.5),
     'GnConv2d-gf': lambda: GnConv2d(8, filter='gf'),
+    'GnConv2d-k21': lambda: GnConv2d(8, filter='k21', scale=0.5),
+    'GnConv2d-parc': lambda: GnConv2d(8, filter=dict(type='ParCHW2d', meta_size=5), proj_out=False),
     'DecomposedLargeKernelConv2d-7': lambda: DecomposedLargeKernelConv2d(8, 7),
     'DecomposedLargeKernelConv2d-31': lambda: DecomposedLargeKernelConv2d(8, 31),
     'LargeKernelConv2d-7': lambda: LargeKernelConv2d(8, 7),

@@ -27,8 +27,8 @@ class HorUPerHead(UPerHead):
     activation stay. ``conv_cfg`` reaches the other convolutions only.
 
     Args:
-        filter: '7x7', a depthwise convolution, or 'k3', 'k31' and the like; 'gf', the global-local filter; or a dict, as
-            in :func:`~plugconv_mm.models.convs.gnconv_filter`.
+        filter: '7x7', a depthwise convolution, or 'k3', 'k31' and the like; 'gf', the global-local filter; or a
+            dict, as in :func:`~plugconv_mm.models.convs.gnconv_filter`.
         order: Order of the gnConv; ``2 ** (order - 1)`` must divide ``channels``.
         filter_size: (h, w) of the learned spectrum of 'gf'.
         proj_out: Whether the gnConv ends in a 1x1 convolution.

@@ -29,8 +29,8 @@ class HorFPN(FPN):
         in_channels: Channels of the backbone's outputs.
         out_channels: Channels of each output; ``2 ** (order - 1)`` must divide it.
         num_outs: Number of outputs.
-        filter: '7x7', a depthwise convolution, or 'k3', 'k31' and the like; 'gf', the global-local filter; or a dict, as
-            in :func:`~plugconv_mm.models.convs.gnconv_filter`.
+        filter: '7x7', a depthwise convolution, or 'k3', 'k31' and the like; 'gf', the global-local filter; or a
+            dict, as in :func:`~plugconv_mm.models.convs.gnconv_filter`.
         order: Order of the gnConv.
         filter_size: (h, w) of the learned spectrum of 'gf'.
         proj_out: Whether the gnConv ends in a 1x1 convolution.
