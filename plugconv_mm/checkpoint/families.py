@@ -42,17 +42,18 @@ class Family:
 _NORM = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _NORM_AND_HEAD = r'(norm|fc|head|classifier)\..*'  # the norm between pooling and the classifier
 _KW_ATTENTION = rf'(fc[123]\.(weight|bias)|norm1\.{_NORM}|basis_bias)'
+# A large kernel: its branches, and what is left of them when it is deployed.
+_LARGE = rf'(vertical|horizontal|large_conv|small_conv)\.(weight|bias|conv\.weight|bn\.{_NORM})'
 # The published filters, then ours: ParC, large kernels as in training and deployed, KernelWarehouse.
 _FILTER = (r'(weight|bias|complex_weight|dw\.weight|(pre|post)_norm\.(weight|bias)'
            r'|position_embedding|parc_[hw]\.(weight|bias|position_embedding)'
-           rf'|(vertical|horizontal|large_conv|small_conv)\.(weight|bias|conv\.weight|bn\.{_NORM})'
-           rf'|attention\.{_KW_ATTENTION}|own_warehouse\.weights\.\d+)')
+           rf'|{_LARGE}|attention\.{_KW_ATTENTION}|own_warehouse\.weights\.\d+)')
 _GNCONV = rf'(proj_in\.(weight|bias)|pws\.\d+\.(weight|bias)|proj_out\.(weight|bias)|dwconv\.{_FILTER})'
 _GNCONV_SHAPES = ((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, None, None)))
 _HORNET = (r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
            rf'|stages\.[0-3]\.\d+\.(gamma[12]|(norm[12]|pwconv[12])\.(weight|bias)|gnconv\.{_GNCONV})')
 _CONVNEXT = (r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
-             r'|stages\.[0-3]\.\d+\.(gamma|(dwconv|norm|pwconv[12])\.(weight|bias))')
+             rf'|stages\.[0-3]\.\d+\.(gamma|(dwconv|norm|pwconv[12])\.(weight|bias)|dwconv\.{_LARGE})')
 _CONVNEXT_SHAPES = ((r'\.dwconv\.weight$', (None, 1, 7, 7)), (r'\.pwconv[12]\.weight$', (None, None)))
 
 # ParC as the code base of Fast-ParC names it, once its direction is renamed.
@@ -98,7 +99,7 @@ FAMILIES = (
     ),
     Family(
         'ParC-ConvNeXt',
-        signature=r'^stages\.\d+\.\d+\.(gcc_[HW]\.|dwconv\.parc_[hw]\.)',
+        signature=r'^stages\.\d+\.\d+\.(gcc_[HW]\.|dwconv\.(parc_[hw]|vertical|large_conv)\.)',
         known=_CONVNEXT + r'|stages\.[0-3]\.\d+\.dwconv\.parc_[hw]\.(weight|bias|position_embedding)',
         renames=((r'\.gcc_H\.', '.dwconv.parc_h.'), (r'\.gcc_W\.', '.dwconv.parc_w.'), *_GCC),
         dropped=_NORM_AND_HEAD,
@@ -161,10 +162,7 @@ FAMILIES = (
         'SLaK',
         signature=r'^stages\.\d+\.\d+\.large_kernel\.',
         known=(r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
-               r'|stages\.[0-3]\.\d+\.(gamma|(norm|pwconv[12])\.(weight|bias))'
-               r'|stages\.[0-3]\.\d+\.large_kernel\.(vertical|horizontal|large_conv|small_conv)'
-               rf'\.(conv\.weight|bn\.{_NORM})'
-               r'|stages\.[0-3]\.\d+\.large_kernel\.(vertical|horizontal|large_conv)\.(weight|bias)'),
+               rf'|stages\.[0-3]\.\d+\.(gamma|(norm|pwconv[12])\.(weight|bias)|large_kernel\.{_LARGE})'),
         # Older checkpoints say LoRA, newer ones Decom. Those trained without --Decom have whole kernels, merged ones
         # among them; they load into a SLaK with decomposed=False.
         renames=((r'\.(LoRA|Decom)1\.', '.vertical.'), (r'\.(LoRA|Decom)2\.', '.horizontal.'),

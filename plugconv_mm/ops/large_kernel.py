@@ -61,8 +61,8 @@ class DecomposedLargeKernelConv2d(LargeBranches):
 
     large = ('vertical', 'horizontal')
     unlike = ('large_conv', 'whole M×M kernels, and the module has its kernels decomposed into M×s and s×M, into which '
-              'no trained M×M kernel can be split: build SLaK with decomposed=False (LargeKernelConv2d), or take a '
-              'checkpoint that was trained with --Decom True')
+              'no trained M×M kernel can be split: build the backbone with decomposed=False (LargeKernelConv2d), or '
+              'take a checkpoint that was trained with --Decom True')
 
     def __init__(self, channels: int, kernel_size: int, small_kernel: int = 5,
                  norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
@@ -133,8 +133,8 @@ class LargeKernelConv2d(LargeBranches):
     """
 
     large = ('large_conv', )
-    unlike = ('vertical', 'decomposed into M×s and s×M kernels, and the module has whole M×M ones: build SLaK with '
-              'decomposed=True (DecomposedLargeKernelConv2d)')
+    unlike = ('vertical', 'decomposed into M×s and s×M kernels, and the module has whole M×M ones: build the backbone '
+              'with decomposed=True (DecomposedLargeKernelConv2d)')
 
     def __init__(self, channels: int, kernel_size: int, small_kernel: int | None = 5,
                  norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:

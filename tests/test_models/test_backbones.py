@@ -38,6 +38,8 @@ VARIANTS = {
     'parc-mobilenetv2': dict(type='ParCMobileNetV2', widen_factor=0.25),
     'parc-convnext': dict(type='ParCConvNeXt', arch=CONVNEXT, parc_blocks=(0, 0, 1, 1), layer_scale_init=1.),
     'convnext': dict(type='ParCConvNeXt', arch=CONVNEXT, parc_blocks=(0, 0, 0, 0), layer_scale_init=1.),
+    'convnext-large': dict(type='ParCConvNeXt', arch=CONVNEXT, parc_blocks=(0, 0, 1, 0), layer_scale_init=1.,
+                           kernel_size=(31, 21, 13, 7), small_kernel=5),
     'parcnet': dict(
         type='ParCNet', arch=dict(depths=[2, 1, 1], inner_channels=[16, 16, 32], mixer_channels=[24, 16, 16])),
     'slak': dict(type='SLaK', arch=CONVNEXT, kernel_size=(31, 29, 13, 5), layer_scale_init=1.),
@@ -61,6 +63,7 @@ CHANNELS = {
     'hornet-7x7': (8, 16, 32, 64), 'hornet-gf': (8, 16, 32, 64),
     'hornet-mixers': (8, 16, 32, 64), 'parc-resnet': (32, 64, 128, 256),
     'parc-mobilenetv2': (8, 8, 24, 1280), 'parc-convnext': (8, 16, 24, 32), 'convnext': (8, 16, 24, 32),
+    'convnext-large': (8, 16, 24, 32),
     'parcnet': (64, 96, 128, 160), 'slak': (10, 20, 31, 41), 'slak-deployed': (10, 20, 31, 41),
     'slak-whole': (10, 20, 31, 41),
     'kw-resnet18': (64, 128, 256, 512), 'kw-resnet50': (256, 512, 1024, 2048), 'kw-mobilenetv2': (8, 8, 24, 1280),
@@ -448,8 +451,8 @@ def test_stochastic_depth(name):
         assert rates == pytest.approx([0.5 * i / len(rates) for i in range(1, len(rates) + 1)])
     assert all(map(torch.equal, run(model.eval(), x), run(build(name).eval(), x)))
     outs, grads = train_step(model, x)
-    again, _ = train_step(model, x)
-    assert not torch.equal(outs[3], again[3])
+    again = [train_step(model, x)[0] for _ in range(3)]  # of which one may drop the same branches
+    assert not all(torch.equal(outs[3], other[3]) for other in again)
     assert all(grad.isfinite().all() for grad in grads.values())
 
 

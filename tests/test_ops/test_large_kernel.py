@@ -123,8 +123,8 @@ def test_a_small_kernel_that_is_not_smaller_is_none():
 
 @pytest.mark.parametrize('strict', [True, False])
 @pytest.mark.parametrize('deployed', [True, False])
-@pytest.mark.parametrize('kind, other, advice', [(*KINDS, 'build SLaK with decomposed=False'),
-                                                 (*KINDS[::-1], 'build SLaK with decomposed=True')])
+@pytest.mark.parametrize('kind, other, advice', [(*KINDS, 'build the backbone with decomposed=False'),
+                                                 (*KINDS[::-1], 'build the backbone with decomposed=True')])
 def test_weights_of_the_other_kind_are_refused(kind, other, advice, deployed, strict):
     state = other(4, 9).state_dict()
     with pytest.raises(CheckpointError, match=f"weights of the large kernel '' are (whole|decomposed) .*: {advice}"):
