@@ -68,9 +68,6 @@ def _classifier_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _convert_part(state: dict[str, Tensor], family: Family, prefix: str) -> dict[str, Tensor]:
-    variant = family.variant_of(state)
-    if variant:
-        raise CheckpointError(f'this is a checkpoint of {variant}')
     converted, unknown, dropped = {}, [], _dropped(state, family)
     for key, value in state.items():
         if key in dropped:

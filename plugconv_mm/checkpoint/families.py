@@ -21,8 +21,6 @@ class Family:
         dropped: Regular expression of the published keys that have no place in ours, matched in full: classifiers.
         shapes: (pattern, sizes) pairs: a tensor under one of our keys in which the pattern is found must have these
             sizes, None standing for any.
-        variants: (pattern, explanation) pairs: a checkpoint with a key in which the pattern is found is of a variant
-            of the network that has no model here.
         is_shared: Whether models outside this package have the published names, too. Only a model that has ours tells
             that such a checkpoint is to be renamed; a loader that does not see the model leaves it as it is.
     """
@@ -32,7 +30,6 @@ class Family:
     renames: tuple[tuple[str, str], ...] = ()
     dropped: str = r'(fc|head|classifier)\..*'
     shapes: tuple[tuple[str, tuple[int | None, ...]], ...] = ()
-    variants: tuple[tuple[str, str], ...] = ()
     is_shared: bool = False
 
     def rename(self, key: str) -> str:
@@ -41,29 +38,28 @@ class Family:
             key = re.sub(pattern, replacement, key)
         return key
 
-    def variant_of(self, keys: Iterable[str]) -> str | None:
-        """The explanation of the variant that these keys are of, if they are of one."""
-        keys = list(keys)
-        return next((explanation for pattern, explanation in self.variants
-                     if any(re.search(pattern, key) for key in keys)), None)
-
 
 _NORM = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _NORM_AND_HEAD = r'(norm|fc|head|classifier)\..*'  # the norm between pooling and the classifier
-_GNCONV = r'(proj_in\.(weight|bias)|pws\.\d+\.(weight|bias)|proj_out\.(weight|bias)|dwconv\.(weight|bias|' \
-          r'complex_weight|dw\.weight|(pre|post)_norm\.(weight|bias)))'
-_GNCONV_SHAPES = ((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, 7, 7)))
+_KW_ATTENTION = rf'(fc[123]\.(weight|bias)|norm1\.{_NORM}|basis_bias)'
+# A large kernel: its branches, and what is left of them when it is deployed.
+_LARGE = rf'(vertical|horizontal|large_conv|small_conv)\.(weight|bias|conv\.weight|bn\.{_NORM})'
+# The published filters, then ours: ParC, large kernels as in training and deployed, KernelWarehouse.
+_FILTER = (r'(weight|bias|complex_weight|dw\.weight|(pre|post)_norm\.(weight|bias)'
+           r'|position_embedding|parc_[hw]\.(weight|bias|position_embedding)'
+           rf'|{_LARGE}|attention\.{_KW_ATTENTION}|own_warehouse\.weights\.\d+)')
+_GNCONV = rf'(proj_in\.(weight|bias)|pws\.\d+\.(weight|bias)|proj_out\.(weight|bias)|dwconv\.{_FILTER})'
+_GNCONV_SHAPES = ((r'\.complex_weight$', (None, None, None, 2)), (r'\.dwconv\.weight$', (None, 1, None, None)))
 _HORNET = (r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
            rf'|stages\.[0-3]\.\d+\.(gamma[12]|(norm[12]|pwconv[12])\.(weight|bias)|gnconv\.{_GNCONV})')
 _CONVNEXT = (r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
-             r'|stages\.[0-3]\.\d+\.(gamma|(dwconv|norm|pwconv[12])\.(weight|bias))')
+             rf'|stages\.[0-3]\.\d+\.(gamma|(dwconv|norm|pwconv[12])\.(weight|bias)|dwconv\.{_LARGE})')
 _CONVNEXT_SHAPES = ((r'\.dwconv\.weight$', (None, 1, 7, 7)), (r'\.pwconv[12]\.weight$', (None, None)))
 
 # ParC as the code base of Fast-ParC names it, once its direction is renamed.
 _GCC = ((r'(\.parc_[hw])\.pe$', r'\1.position_embedding'), (r'(\.parc_[hw])\.gcc_conv\.', r'\1.'))
 _PARC_SHAPES = ((r'\.parc_h\.(weight|position_embedding)$', (None, None, None, 1)),
                 (r'\.parc_w\.(weight|position_embedding)$', (None, None, 1, None)))
-_KW_ATTENTION = rf'(fc[123]\.(weight|bias)|norm1\.{_NORM}|basis_bias)'
 CELLS = r'warehouse_manager\.weights\.\d+'
 _KW_SHAPES = ((CELLS, (None, None, None, 1, 1)), )
 
@@ -103,7 +99,7 @@ FAMILIES = (
     ),
     Family(
         'ParC-ConvNeXt',
-        signature=r'^stages\.\d+\.\d+\.(gcc_[HW]\.|dwconv\.parc_[hw]\.)',
+        signature=r'^stages\.\d+\.\d+\.(gcc_[HW]\.|dwconv\.(parc_[hw]|vertical|large_conv)\.)',
         known=_CONVNEXT + r'|stages\.[0-3]\.\d+\.dwconv\.parc_[hw]\.(weight|bias|position_embedding)',
         renames=((r'\.gcc_H\.', '.dwconv.parc_h.'), (r'\.gcc_W\.', '.dwconv.parc_w.'), *_GCC),
         dropped=_NORM_AND_HEAD,
@@ -166,16 +162,12 @@ FAMILIES = (
         'SLaK',
         signature=r'^stages\.\d+\.\d+\.large_kernel\.',
         known=(r'downsample_layers\.[0-3]\.[01]\.(weight|bias)|norm[0-3]\.(weight|bias)'
-               r'|stages\.[0-3]\.\d+\.(gamma|(norm|pwconv[12])\.(weight|bias))'
-               rf'|stages\.[0-3]\.\d+\.large_kernel\.(vertical|horizontal|small_conv)\.(conv\.weight|bn\.{_NORM})'
-               r'|stages\.[0-3]\.\d+\.large_kernel\.(vertical|horizontal)\.(weight|bias)'),
-        # Older checkpoints say LoRA, newer ones Decom.
-        renames=((r'\.(LoRA|Decom)1\.', '.vertical.'), (r'\.(LoRA|Decom)2\.', '.horizontal.')),
+               rf'|stages\.[0-3]\.\d+\.(gamma|(norm|pwconv[12])\.(weight|bias)|large_kernel\.{_LARGE})'),
+        # Older checkpoints say LoRA, newer ones Decom. Those trained without --Decom have whole kernels, merged ones
+        # among them; they load into a SLaK with decomposed=False.
+        renames=((r'\.(LoRA|Decom)1\.', '.vertical.'), (r'\.(LoRA|Decom)2\.', '.horizontal.'),
+                 (r'\.lkb_(origin|reparam)\.', '.large_conv.')),
         dropped=_NORM_AND_HEAD,
-        variants=((r'\.large_kernel\.lkb_(origin|reparam)\.',
-                   'SLaK with whole M×M kernels, trained without --Decom. Our SLaK has them decomposed into M×5 and '
-                   '5×M, and no M×M kernel can be split into these: take a checkpoint that was trained with '
-                   '--Decom True'), ),
     ),
     Family(
         'KW-ResNet',

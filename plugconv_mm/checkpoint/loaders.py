@@ -40,7 +40,7 @@ def _prepared(checkpoint: dict, address: str, entry: str) -> dict:
              if (family := recognise(part)) and not family.is_shared]
     is_published = any(family.rename(key) != key for family, part in parts for key in part)
     if not is_run:
-        is_published |= bool(parts) and not is_found or any(family.variant_of(part) for family, part in parts)
+        is_published |= bool(parts) and not is_found
     converted = None
     if is_published:
         converted = convert_parts(state)[0]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from plugconv_mm.models.convs import GlobalLocalFilter as GlobalLocalFilter
     from plugconv_mm.models.convs import GnConv2d as GnConv2d
     from plugconv_mm.models.convs import KWConv2d as KWConv2d
+    from plugconv_mm.models.convs import LargeKernelConv2d as LargeKernelConv2d
     from plugconv_mm.models.convs import ParC2d as ParC2d
     from plugconv_mm.models.convs import ParCHW2d as ParCHW2d
     from plugconv_mm.models.decode_heads import HorUPerHead as HorUPerHead
@@ -34,7 +35,8 @@ __getattr__, __dir__, __all__ = plug_ins(
     __name__,
     backbones=backbones.__all__,
     cls_heads=cls_heads.__all__,
-    convs=['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d', 'ParC2d', 'ParCHW2d'],
+    convs=['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d', 'LargeKernelConv2d', 'ParC2d',
+           'ParCHW2d'],
     decode_heads=decode_heads.__all__,
     necks=necks.__all__,
     box_tta=['BoxTTAModel'])

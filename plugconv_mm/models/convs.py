@@ -13,9 +13,11 @@ type                             channels                 groups             bia
 ``ParCHW2d``                     as many out as in, even  1 or all channels  as asked
 ``GlobalLocalFilter``            as many out as in, even  all channels       either: its last norm has one
 ``DecomposedLargeKernelConv2d``  as many out as in        all channels       either: its batch norms have one
+``LargeKernelConv2d``            as many out as in        all channels       either: its batch norms have one
 ``KWConv2d``                     any                      any                as asked
 ===============================  =======================  =================  ================================
 """
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import nn
@@ -69,6 +71,30 @@ class _InnerConv2d(_OwnInit):
     """An ``nn.Conv2d`` that is out of reach of ``init_cfg=dict(layer='Conv2d')``."""
 
 
+def gnconv_filter(filter: ops.gnconv.Filter) -> ops.gnconv.Filter:
+    """A filter of a gnConv as a config names it, as :class:`plugconv_mm.ops.GnConv2d` takes it.
+
+    Args:
+        filter: '7x7', 'gf' or a kernel size such as 'k31', as for the operator; or a dict whose type is one of the
+            convolutions that are registered here, with the rest of a ``conv_cfg`` and ``kernel_size``, 7 by default.
+            They are built depthwise: ``dict(type='ParCHW2d', meta_size=14)``,
+            ``dict(type='DecomposedLargeKernelConv2d', kernel_size=51)``, ``dict(type='KWConv2d', kernel_size=7)``.
+
+    Raises:
+        ValueError: The type is none of these convolutions.
+    """
+    if not isinstance(filter, Mapping):
+        return filter
+    arguments = {'kernel_size': 7, 'padding': 'same', **filter}
+    kind = arguments.pop('type', None)
+    conv = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(conv, type) and issubclass(conv, _LikeConv2d)) or issubclass(conv, ops.GnConv2d):
+        raise ValueError(
+            f'unknown filter {dict(filter)}: its type is one of DecomposedLargeKernelConv2d, GlobalLocalFilter, '
+            f'KWConv2d, LargeKernelConv2d, ParC2d, ParCHW2d, got {kind!r}')
+    return lambda channels: conv(channels, channels, groups=channels, **arguments)
+
+
 @MODELS.register_module()
 class GnConv2d(_LikeConv2d, ops.GnConv2d):
     """:class:`plugconv_mm.ops.GnConv2d` with the arguments of ``nn.Conv2d``; it keeps its own initialisation.
@@ -89,10 +115,11 @@ class GnConv2d(_LikeConv2d, ops.GnConv2d):
         dilation: Spacing of the kernel, with which ``padding`` must agree.
         groups: Nothing but 1.
         bias: Whether the output projection has a bias.
-        order: As in :class:`plugconv_mm.ops.GnConv2d`, as are the next three.
-        filter: '7x7' or 'gf'.
+        order: As in :class:`plugconv_mm.ops.GnConv2d`, as are the next four.
+        filter: '7x7', 'gf', 'k31' and the like, or a dict; see :func:`gnconv_filter`.
         filter_size: (h, w) of the complex weight of 'gf'.
         scale: Factor on the filter's output.
+        proj_out: Whether there is an output projection.
 
     Raises:
         ValueError: If a convolution with these arguments would change the map's size, for groups, and as in
@@ -110,16 +137,16 @@ class GnConv2d(_LikeConv2d, ops.GnConv2d):
 
     def __init__(self, in_channels: int, out_channels: int | None = None, kernel_size: Size = 7, stride: Size = 1,
                  padding: Size | str | None = None, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
-                 order: int = 2, filter: str = '7x7', filter_size: tuple[int, int] = (14, 8),
-                 scale: float = 1.0) -> None:
+                 order: int = 2, filter: ops.gnconv.Filter = '7x7', filter_size: tuple[int, int] = (14, 8),
+                 scale: float = 1.0, proj_out: bool = True) -> None:
         self._take_size(kernel_size, stride, padding, dilation)
         if groups != 1:
             raise ValueError(f'GnConv2d mixes all channels: it replaces convolutions with groups 1 only, got {groups}')
-        super().__init__(in_channels, out_channels, bias=bias, order=order, filter=filter, filter_size=filter_size,
-                         scale=scale)
+        super().__init__(in_channels, out_channels, bias=bias, order=order, filter=gnconv_filter(filter),
+                         filter_size=filter_size, scale=scale, proj_out=proj_out)
         self.groups, self.dilation = groups, _pair(dilation)
-        for conv in (self.proj_in, self.dwconv, *self.pws, self.proj_out):
-            if isinstance(conv, nn.Conv2d):
+        for conv in self.modules():
+            if type(conv) is nn.Conv2d:
                 conv.__class__ = self._inner_conv
 
 
@@ -210,8 +237,19 @@ class GlobalLocalFilter(_SameShape, ops.GlobalLocalFilter):
         super().__init__(in_channels, h, w)
 
 
+class _LargeSize(_SameShape):
+    """The size of a large kernel, the layer's or that of the config."""
+
+    def _large_size(self, large_kernel: int | None, small_kernel: int | None) -> int:
+        height, width = (large_kernel, large_kernel) if large_kernel else self.kernel_size
+        if height != width or height < (small_kernel or 1):
+            raise ValueError(f'the large kernel is square and not below small_kernel={small_kernel}, got {height}x'
+                             f'{width}: set large_kernel in the conv_cfg')
+        return height
+
+
 @MODELS.register_module()
-class DecomposedLargeKernelConv2d(_SameShape, ops.DecomposedLargeKernelConv2d):
+class DecomposedLargeKernelConv2d(_LargeSize, ops.DecomposedLargeKernelConv2d):
     """:class:`plugconv_mm.ops.DecomposedLargeKernelConv2d` with the arguments of ``nn.Conv2d``; its norms have biases.
 
     Args:
@@ -229,11 +267,28 @@ class DecomposedLargeKernelConv2d(_SameShape, ops.DecomposedLargeKernelConv2d):
                  large_kernel: int | None = None, small_kernel: int = 5) -> None:
         self._take(in_channels, out_channels, kernel_size, stride, padding, dilation)
         self._take_depthwise(groups)
-        height, width = (large_kernel, large_kernel) if large_kernel else self.kernel_size
-        if height != width or height < small_kernel:
-            raise ValueError(f'the large kernel is square and not below small_kernel={small_kernel}, got {height}x'
-                             f'{width}: set large_kernel in the conv_cfg')
-        super().__init__(in_channels, height, small_kernel)
+        super().__init__(in_channels, self._large_size(large_kernel, small_kernel), small_kernel)
+
+
+@MODELS.register_module()
+class LargeKernelConv2d(_LargeSize, ops.LargeKernelConv2d):
+    """:class:`plugconv_mm.ops.LargeKernelConv2d` with the arguments of ``nn.Conv2d``; its norms have biases.
+
+    Args:
+        in_channels: As in ``nn.Conv2d``, as are the next seven; all channels are groups.
+        large_kernel: M; by default the `kernel_size` that the layer asks for.
+        small_kernel: Size of the small kernel, or None.
+
+    Raises:
+        ValueError: As in :class:`DecomposedLargeKernelConv2d`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1,
+                 padding: Size | str = 0, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
+                 large_kernel: int | None = None, small_kernel: int | None = 5) -> None:
+        self._take(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        self._take_depthwise(groups)
+        super().__init__(in_channels, self._large_size(large_kernel, small_kernel), small_kernel)
 
 
 @MODELS.register_module()

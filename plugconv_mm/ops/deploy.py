@@ -6,16 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.errors import CheckpointError
-from plugconv_mm.ops.large_kernel import DecomposedLargeKernelConv2d
+from plugconv_mm.ops.large_kernel import DecomposedLargeKernelConv2d, LargeKernelConv2d
+from plugconv_mm.ops.mechanisms.large_branches import LargeBranches
 
-_BRANCH = re.compile(r'((?:.*\.)?)((?:vertical|horizontal|small_conv)\.(?:conv|bn)\.\w+)')
+_BRANCH = re.compile(r'((?:.*\.)?)((?:vertical|horizontal|large_conv|small_conv)\.(?:conv|bn)\.\w+)')
 
 
 def switch_to_deploy(model: nn.Module) -> None:
     """Bring every operator in `model`, a whole detector for example, into its deployment form, in place.
 
-    :class:`DecomposedLargeKernelConv2d` alone has such a form. ParC, gnConv, KernelWarehouse and H-MHSA hold nothing
-    that inference does not need, and stay as they are. A second call changes nothing.
+    :class:`DecomposedLargeKernelConv2d` and :class:`LargeKernelConv2d` alone have such a form, wherever they are, also
+    inside a gnConv. ParC, KernelWarehouse and H-MHSA hold nothing that inference does not need, and stay as they are. A
+    second call changes nothing.
 
     Running statistics are folded, so the output becomes, and stays, that of evaluation mode, within rounding, even if
     the model is in training mode. The mode is kept, and so is ``requires_grad``: the folded convolutions can be
@@ -42,7 +44,7 @@ def switch_to_deploy(model: nn.Module) -> None:
         True
     """
     for module in model.modules():
-        if isinstance(module, DecomposedLargeKernelConv2d):
+        if isinstance(module, LargeBranches):
             module.switch_to_deploy()
 
 
@@ -68,7 +70,8 @@ def deploy_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> di
     for key, value in state_dict.items():
         if match := _BRANCH.fullmatch(key):
             branches.setdefault(match[1], {})[match[2]] = value
-    folded = {prefix: _fold(prefix, part, eps) for prefix, part in branches.items() if 'vertical.conv.weight' in part}
+    folded = {prefix: _fold(prefix, part, eps) for prefix, part in branches.items()
+              if 'vertical.conv.weight' in part or 'large_conv.conv.weight' in part}
     deployed: dict[str, Tensor] = {}
     for key, value in state_dict.items():
         match = _BRANCH.fullmatch(key)
@@ -78,9 +81,16 @@ def deploy_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> di
 
 def _fold(prefix: str, part: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
     """Fold the parameters of one large kernel, under `prefix`, in the type of its weights."""
-    weight = part['vertical.conv.weight']
-    channels, _, kernel_size, small_kernel = weight.shape
-    module = DecomposedLargeKernelConv2d(channels, kernel_size, small_kernel, lambda c: nn.BatchNorm2d(c, eps))
+    module: LargeBranches
+    if 'vertical.conv.weight' in part:
+        weight = part['vertical.conv.weight']
+        channels, _, kernel_size, small_kernel = weight.shape
+        module = DecomposedLargeKernelConv2d(channels, kernel_size, small_kernel, lambda c: nn.BatchNorm2d(c, eps))
+    else:
+        weight, small = part['large_conv.conv.weight'], part.get('small_conv.conv.weight')
+        channels, _, kernel_size, _ = weight.shape
+        module = LargeKernelConv2d(channels, kernel_size, None if small is None else small.shape[2],
+                                   lambda c: nn.BatchNorm2d(c, eps))
     module.to(torch.promote_types(weight.dtype, torch.float32))
     try:
         module.load_state_dict(part)

@@ -1,4 +1,5 @@
 """Weights of any network reach its model, or an error says that they do not."""
+import copy
 from collections import OrderedDict
 from types import SimpleNamespace
 
@@ -282,16 +283,41 @@ def test_convnext_with_other_layers_is_refused():
         convert_official(state)
 
 
-# -- variants
+# -- whole kernels
 
-def test_whole_kernels_of_slak(tmp_path):
+def published_slak(model, merged):
+    """The state dict of a SLaK with whole kernels as its authors name it, with a classifier, merged or not."""
+    if merged:
+        model = copy.deepcopy(model)
+        model.switch_to_deploy()
+    state = {key.replace('.large_conv.', f'.lkb_{"reparam" if merged else "origin"}.'): value
+             for key, value in model.state_dict().items() if not key.startswith('norm')}
+    return {**state, 'norm.weight': torch.ones(32), 'norm.bias': torch.zeros(32), 'head.weight': torch.zeros(5, 32),
+            'head.bias': torch.zeros(5)}
+
+
+SLAK = dict(type='plugconv_mm.SLaK', arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 32]), width_factor=1.,
+            kernel_size=(13, 11, 9, 7), layer_scale_init=1., out_indices=(0, ))
+
+
+@pytest.mark.parametrize('merged', [False, True])
+@pytest.mark.parametrize('small_kernel', [5, None])
+def test_whole_kernels_of_slak(tmp_path, small_kernel, merged):
     from plugconv_mm.checkpoint import convert_official
-    state = {'stages.0.0.large_kernel.lkb_origin.conv.weight': torch.zeros(8, 1, 51, 51), 'head.bias': torch.zeros(3),
-             'stages.0.0.large_kernel.small_conv.conv.weight': torch.zeros(8, 1, 5, 5)}
-    merged = {'stages.0.0.large_kernel.lkb_reparam.weight': torch.zeros(8, 1, 51, 51)}
-    for published in (state, {'model': state}, under('backbone.', state), merged):
-        with pytest.raises(CheckpointError, match='is a checkpoint of SLaK with whole M×M kernels, .* --Decom True'):
-            convert_official(published)
-        write_checkpoint(published, tmp_path / 'slak.pth')
-        with pytest.raises(CheckpointError, match='is a checkpoint of SLaK with whole M×M kernels'):
-            CheckpointLoader.load_checkpoint(str(tmp_path / 'slak.pth'), 'cpu', 'silent')
+    whole = MODELS.build(SLAK | dict(decomposed=False, small_kernel=small_kernel))
+    published = published_slak(whole, merged)
+    for state, prefix in ((published, None), ({'model': published}, None),
+                          (under('backbone.', published), 'backbone.')):
+        converted = convert_official(state)
+        assert converted.keys() == {key.replace('lkb_origin', 'large_conv').replace('lkb_reparam', 'large_conv')
+                                    for key in published if not key.startswith(('norm.', 'head.'))}
+        write_checkpoint(state, tmp_path / 'slak.pth')
+        pretrained = dict(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'slak.pth'), prefix=prefix))
+        ours = MODELS.build(SLAK | dict(decomposed=False, small_kernel=small_kernel, deploy=merged) | pretrained)
+        ours.init_weights()
+        x = torch.rand(1, 3, 64, 96)
+        with torch.no_grad():
+            torch.testing.assert_close(ours.eval()(x)[0], whole.eval()(x)[0], atol=1e-4, rtol=1e-4)
+        with pytest.raises(CheckpointError, match=r"'stages.0.0.large_kernel.' are whole M×M kernels, .*"
+                           r'decomposed=False .*LargeKernelConv2d.*, or take a checkpoint .* --Decom True'):
+            MODELS.build(SLAK | pretrained).init_weights()

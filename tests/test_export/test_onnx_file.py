@@ -12,7 +12,14 @@ from repository import load_file  # noqa: E402
 
 from plugconv_mm.errors import ExportError  # noqa: E402
 from plugconv_mm.export import export_onnx  # noqa: E402
-from plugconv_mm.ops import DecomposedLargeKernelConv2d, GnConv2d, KWConv2d, KWLinear, ParCHW2d  # noqa: E402
+from plugconv_mm.ops import (  # noqa: E402
+    DecomposedLargeKernelConv2d,
+    GnConv2d,
+    KWConv2d,
+    KWLinear,
+    LargeKernelConv2d,
+    ParCHW2d,
+)
 
 backbones = load_file('tests/test_models/test_backbones.py')
 
@@ -33,7 +40,8 @@ def operators(path):
     (nn.Sequential(KWConv2d(3, 8, 3, stride=2, padding=1), KWConv2d(8, 8, 3, padding=1, groups=8)), (9, 12)),
     (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2), KWLinear(30, 7)), (5, 6)),
     (DecomposedLargeKernelConv2d(8, kernel_size=21), (12, 7)),
-], ids=['parc', 'parc-dense', 'gnconv-gf', 'kw-conv', 'kw-linear', 'large-kernel'])
+    (LargeKernelConv2d(8, kernel_size=21), (12, 7)),
+], ids=['parc', 'parc-dense', 'gnconv-gf', 'kw-conv', 'kw-linear', 'large-kernel', 'whole-kernel'])
 def test_operators(module, size, tmp_path):
     channels = getattr(module, 'channels', None) or (3 if isinstance(module, nn.Sequential) else 8)
     first = nn.Conv2d(3, channels, 1) if channels != 3 else nn.Identity()
@@ -42,8 +50,9 @@ def test_operators(module, size, tmp_path):
     assert not FORBIDDEN & set(operators(report.path))
     assert report.outputs['output_0'][0] == 'batch' and report.torch_ms > 0 and report.onnx_ms > 0
     assert [p.name for p in tmp_path.iterdir()] == ['x.onnx']
-    if isinstance(module, DecomposedLargeKernelConv2d):  # the branch and the norms are folded away
-        assert operators(report.path).count('Conv') == 3 and not module.deployed
+    for kind, convs in ((DecomposedLargeKernelConv2d, 2), (LargeKernelConv2d, 1)):  # branches and norms are folded away
+        if isinstance(module, kind):
+            assert operators(report.path).count('Conv') == 1 + convs and not module.deployed
 
 
 QUICK = ('parc-convnext', )

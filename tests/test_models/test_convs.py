@@ -28,6 +28,7 @@ CONVS = {
     'ParCHW2d-depthwise': (dict(meta_size=5), 8),
     'GlobalLocalFilter': (dict(h=5, w=3), 8),
     'DecomposedLargeKernelConv2d': (dict(large_kernel=11), 8),
+    'LargeKernelConv2d': (dict(large_kernel=11), 8),
     'KWConv2d': (dict(), 1),
     'KWConv2d-groups': (dict(), 2),
 }
@@ -184,6 +185,8 @@ def test_init_cfg_reaches_the_gnconv_of_the_neck_alone(filter):
     ('ParCHW2d', dict(in_channels=7, out_channels=7), 'got 7, which two does not divide'),
     ('GlobalLocalFilter', dict(), 'depthwise convolutions only, with groups=8 here, got groups=1'),
     ('DecomposedLargeKernelConv2d', dict(groups=2), 'with groups=8 here, got groups=2'),
+    ('LargeKernelConv2d', dict(groups=2), 'with groups=8 here, got groups=2'),
+    ('LargeKernelConv2d', dict(out_channels=16, groups=8), 'got 8 and 16'),
     ('KWConv2d', dict(groups=3), 'groups must divide the channels'),
 ])
 def test_what_else_does_not_fit_is_refused(name, arguments, message):

@@ -7,8 +7,15 @@ from torch import nn
 
 pytest.importorskip('mmcv')
 
-from plugconv_mm.models.backbones import SLaK  # noqa: E402
-from plugconv_mm.ops import DecomposedLargeKernelConv2d, deploy_state_dict, switch_to_deploy  # noqa: E402
+from plugconv_mm.checkpoint import convert_official  # noqa: E402
+from plugconv_mm.models.backbones import ParCConvNeXt, SLaK  # noqa: E402
+from plugconv_mm.ops import (  # noqa: E402
+    DecomposedLargeKernelConv2d,
+    LargeKernelConv2d,
+    ParCHW2d,
+    deploy_state_dict,
+    switch_to_deploy,
+)
 from plugconv_mm.registry import MODELS  # noqa: E402
 
 SLIM = dict(arch=dict(depths=[1, 1, 2, 1], channels=[8, 16, 32, 64]), kernel_size=(13, 11, 9, 5), width_factor=1)
@@ -65,6 +72,50 @@ def test_slak():
     assert all(torch.equal(before[k], after[k]) for k in others)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert sum(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules()) == 2 * 5
+
+
+@pytest.mark.parametrize('small_kernel', [5, None])
+def test_whole_kernels(small_kernel):
+    model = trained(SLaK(**SLIM, decomposed=False, small_kernel=small_kernel))
+    want, state = outputs(model), deploy_state_dict(model.state_dict())
+    model.switch_to_deploy()
+    close(outputs(model), want)
+    torch.testing.assert_close(dict(model.state_dict()), state)
+    assert {k: tuple(v.shape) for k, v in state.items() if 'large_kernel' in k and k.startswith('stages.2.1.')} == {
+        'stages.2.1.large_kernel.large_conv.weight': (32, 1, 9, 9), 'stages.2.1.large_kernel.large_conv.bias': (32, )}
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    deployed = SLaK(**SLIM, decomposed=False, small_kernel=small_kernel, deploy=True).eval()
+    deployed.load_state_dict(state, strict=True)
+    close(outputs(deployed), want)
+
+
+@pytest.mark.parametrize('decomposed', [True, False])
+def test_large_kernels_of_a_convnext(decomposed):
+    arguments = dict(arch=dict(channels=[8, 16, 24, 32], depths=[1, 1, 2, 1]), parc_blocks=(0, 0, 1, 0),
+                     kernel_size=(13, 7, 9, 61), decomposed=decomposed)
+    model = trained(ParCConvNeXt(**arguments))
+    kinds = [type(block.dwconv) for stage in model.stages for block in stage]
+    large = DecomposedLargeKernelConv2d if decomposed else LargeKernelConv2d
+    assert kinds == [large, nn.Conv2d, large, ParCHW2d, large]
+    want, state = outputs(model), deploy_state_dict(model.state_dict())
+    assert convert_official(model.state_dict()).keys() == model.state_dict().keys()
+    model.switch_to_deploy()
+    close(outputs(model), want)
+    torch.testing.assert_close(dict(model.state_dict()), state)
+    assert convert_official(state).keys() == state.keys()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+@pytest.mark.parametrize('backbone, arguments, message', [
+    (ParCConvNeXt, dict(kernel_size=(7, 7, 7)), 'kernel_size gives a value for each of 4 stages, got'),
+    (ParCConvNeXt, dict(kernel_size=(7, 7, 7, 8), parc_blocks=(0, ) * 4), 'kernel_size must be odd .* got 8'),
+    (SLaK, dict(kernel_size=(7, 7, 8, 7), decomposed=False), 'kernel_size must be odd .* got 8'),
+    (SLaK, dict(kernel_size=(7, 7, 7)), 'one size for each of the 4 stages'),
+    (SLaK, dict(small_kernel=None), 'short side of decomposed kernels, got None: give it, or decomposed=False'),
+])
+def test_kernels_that_cannot_be(backbone, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        backbone(**arguments)
 
 
 def test_published_widths():
@@ -154,6 +205,8 @@ def test_types_and_eps_of_a_state_dict():
 def test_what_cannot_be_folded():
     with pytest.raises(ValueError, match=r"'stages\.0\.0\.large_kernel\.' .*running_mean"):
         deploy_state_dict(SLaK(**SLIM, norm_cfg=dict(type='GN', num_groups=1)).state_dict())
+    with pytest.raises(ValueError, match=r"'stages\.0\.0\.large_kernel\.' .*running_mean"):
+        deploy_state_dict(SLaK(**SLIM, decomposed=False, norm_cfg=dict(type='GN', num_groups=1)).state_dict())
     state = DecomposedLargeKernelConv2d(4, 9).state_dict()
     del state['small_conv.conv.weight']
     with pytest.raises(ValueError, match='small_conv'):

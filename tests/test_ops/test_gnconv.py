@@ -6,10 +6,30 @@ import pickle
 import pytest
 import torch
 from random_state import randomise
+from torch import nn
 
-from plugconv_mm.ops import GlobalLocalFilter, GnConv2d, gnconv
+from plugconv_mm.ops import (
+    DecomposedLargeKernelConv2d,
+    GlobalLocalFilter,
+    GnConv2d,
+    LargeKernelConv2d,
+    ParC2d,
+    deploy_state_dict,
+    gnconv,
+    switch_to_deploy,
+)
 
-FILTERS = ['7x7', 'gf']
+# What has the published names, and what may stand for it.
+PUBLISHED = ['7x7', 'gf']
+MIXERS = {
+    'k5': 'k5', 'k31': 'k31', 'parc': dict(type='ParCHW2d', meta_size=5), 'parc-w': dict(type='ParC2d', direction='W'),
+    'decomposed': dict(type='DecomposedLargeKernelConv2d', kernel_size=51),
+    'whole': dict(type='LargeKernelConv2d', kernel_size=21),
+    'dict-gf': dict(type='GlobalLocalFilter', h=5, w=3),
+    'dilated': lambda c: nn.Conv2d(c, c, 9, padding=8, dilation=2, groups=c, bias=False),
+    'pool': lambda c: nn.AvgPool2d(3, 1, 1),
+}
+FILTERS = [*PUBLISHED, *(pytest.param(filter, id=name) for name, filter in MIXERS.items())]
 
 
 def defined_gnconv(module, x):
@@ -30,13 +50,13 @@ def defined_gnconv(module, x):
 def test_gnconv_follows_its_definition(channels, order, filter, evaluate):
     module = randomise(GnConv2d(*channels, order=order, filter=filter, scale=1 / 3).double()).train(not evaluate)
     x = torch.randn(2, channels[0], 6, 9, dtype=torch.float64)
-    expected = defined_gnconv(module, x)
+    expected = defined_gnconv(module, x)  # in training, batch norms take the statistics of the batch in either case
     with torch.set_grad_enabled(not evaluate):
         torch.testing.assert_close(module(x), expected)
     assert expected.shape == (2, channels[1], 6, 9)
 
 
-@pytest.mark.parametrize('filter', FILTERS)
+@pytest.mark.parametrize('filter', PUBLISHED)
 def test_names_are_the_published_ones(filter):
     module = GnConv2d(2048, 512, filter=filter, filter_size=(32, 17))
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
@@ -50,7 +70,7 @@ def test_names_are_the_published_ones(filter):
     assert shapes == expected
 
 
-@pytest.mark.parametrize('filter', FILTERS)
+@pytest.mark.parametrize('filter', [*PUBLISHED, 'k9', dict(type='ParCHW2d', meta_size=3)], ids=str)
 @pytest.mark.parametrize('scale', [1.0, 0.5])
 def test_gradients(filter, scale):
     module = randomise(GnConv2d(4, filter=filter, filter_size=(2, 2), scale=scale).double())
@@ -132,7 +152,17 @@ def test_copies_and_pickles(filter):
     (dict(in_channels=5), 'cannot do so with 5 channels: pass a multiple of 2'),
     (dict(in_channels=8, out_channels=0), 'with 0 channels'),
     (dict(in_channels=8, order=0), 'order of a gnConv is 1 or more, got 0'),
-    (dict(in_channels=8, filter='9x9'), "unknown filter '9x9': choose one of '7x7', 'gf'"),
+    (dict(in_channels=8, filter='9x9'), "unknown filter '9x9': choose one of '7x7', 'gf', a kernel size such as 'k5'"),
+    (dict(in_channels=8, filter=9), 'unknown filter 9: choose one of'),
+    (dict(in_channels=8, filter='k4'), "odd, so that it has a centre, got 'k4': choose for example 'k5'"),
+    (dict(in_channels=8, filter='k0'), "got 'k0': choose for example 'k1'"),
+    (dict(in_channels=8, filter=dict(type='Conv2d')), "its type is one of Decomposed.*, ParCHW2d, got 'Conv2d'"),
+    (dict(in_channels=8, filter=dict(kernel_size=3)), 'got None'),
+    (dict(in_channels=8, filter=dict(type='DecomposedLargeKernelConv2d', kernel_size=50)), 'must be odd.*, got 50'),
+    (dict(in_channels=8, filter=dict(type='ParC2d', size=7)), "filters 12 channels, for which .*argument 'size'"),
+    (dict(in_channels=12, order=3, filter=dict(type='ParCHW2d')),
+     'order 3 with 12 channels filters 21 channels, for which its filter cannot be made: .* got 21'),
+    (dict(in_channels=8, filter=lambda c: c), 'made 12 from 12 channels, expected an nn.Module'),
     (dict(in_channels=8, filter='gf', filter_size=(0, 4)), 'got h=0, w=4'),
     (dict(in_channels=4, order=3, filter='gf'), 'halves the 7 channels.*a multiple of 8 channels'),
 ])
@@ -154,8 +184,65 @@ def test_wrong_input(make, x, message):
         make()(x)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize('make', [lambda c: nn.Conv2d(c, c, 3), lambda c: nn.Conv2d(c, c, 3, 2, 1),
+                                  lambda c: nn.Conv2d(c, c // 2, 1), lambda c: nn.AvgPool2d(2)])
+def test_filters_that_change_the_shape(make):
+    with pytest.raises(ValueError, match=r'filter of a gnConv keeps the shape .* made \(1, \d+, .* of \(1, 6, 8, 8\)'):
+        GnConv2d(4, filter=make)(torch.rand(1, 4, 8, 8))
+
+
 @pytest.mark.parametrize('filter', FILTERS)
+@pytest.mark.parametrize('order', [1, 2, 4])
+def test_without_an_output_projection(filter, order):
+    module = randomise(GnConv2d(8, 16, order=order, filter=filter, proj_out=False).double()).eval()
+    assert not any(key.startswith('proj_out') for key in module.state_dict())
+    x = torch.randn(2, 8, 6, 9, dtype=torch.float64)
+    with torch.no_grad():
+        expected = defined_gnconv(module, x)
+        torch.testing.assert_close(module(x), expected)
+    torch.testing.assert_close(module(x), expected)
+    module.proj_out.register_forward_hook(lambda layer, args, out: out * 2)
+    torch.testing.assert_close(module(x), 2 * expected)
+
+
+@pytest.mark.parametrize('filter', FILTERS)
+def test_gradients_reach_every_parameter(filter):
+    module = randomise(GnConv2d(8, order=3, filter=filter, scale=1 / 3).double())
+    x, of_output = torch.randn(2, 2, 8, 9, 7, dtype=torch.float64)
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    got, want = (torch.autograd.grad(y, parameters, of_output) for y in (module(x), defined_gnconv(module, x)))
+    torch.testing.assert_close(got, want)
+    assert all(grad.abs().sum() > 0 for grad in got), names
+
+
+@pytest.mark.parametrize('kind, kernels', [(DecomposedLargeKernelConv2d, 2), (LargeKernelConv2d, 1)])
+def test_large_kernels_inside_are_deployed(kind, kernels):
+    module = GnConv2d(8, order=3, scale=1 / 3, filter=dict(type=kind.__name__, kernel_size=13)).double()
+    module(torch.randn(2, 8, 9, 7, dtype=torch.float64))  # moves the running statistics
+    module.eval()
+    x = torch.randn(2, 8, 11, 14, dtype=torch.float64)
+    want, state = defined_gnconv(module, x), deploy_state_dict(module.state_dict())
+    switch_to_deploy(module)
+    assert sum(isinstance(m, nn.Conv2d) and m.groups > 1 for m in module.modules()) == kernels
+    torch.testing.assert_close(module(x), want)
+    torch.testing.assert_close(dict(module.state_dict()), state)
+
+
+def test_kernels_inside_are_kept_until_weights_change():
+    module = randomise(GnConv2d(8, filter=dict(type='ParC2d', direction='H', meta_size=5))).double().eval()
+    assert isinstance(module.dwconv, ParC2d)
+    x = torch.randn(1, 8, 9, 7, dtype=torch.float64)
+    with torch.no_grad():
+        before = module(x)
+        assert len(module.dwconv._cache) == 1
+        module.dwconv.weight.mul_(2)
+        after = module(x)
+        torch.testing.assert_close(after, defined_gnconv(module, x))
+        assert not torch.allclose(after, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('filter', PUBLISHED)
 def test_torch_compile(filter):
     module, x = GnConv2d(8, filter=filter).eval(), torch.randn(1, 8, 9, 9)
     with torch.no_grad():

@@ -15,6 +15,7 @@ from plugconv_mm.ops import (
     GnConv2d,
     KWConv2d,
     KWLinear,
+    LargeKernelConv2d,
     ParCHW2d,
     global_local_filter,
 )
@@ -29,10 +30,15 @@ OPERATORS = {
        for backend in (*BACKENDS, 'auto')},
     'gnconv-7x7': (lambda: GnConv2d(8, order=2), (5, 8)),
     'gnconv-gf': (lambda: GnConv2d(8, order=2, filter='gf', filter_size=(7, 4)), (5, 8)),
+    'gnconv-k21': (lambda: GnConv2d(8, order=2, filter='k21', scale=0.5), (5, 8)),
+    'gnconv-parc': (lambda: GnConv2d(8, order=2, filter=dict(type='ParCHW2d', meta_size=7)), (5, 8)),
+    'gnconv-large': (lambda: GnConv2d(
+        8, order=2, filter=dict(type='DecomposedLargeKernelConv2d', kernel_size=21), proj_out=False), (5, 8)),
     'kw-conv': (lambda: KWConv2d(8, 8, 3, stride=2, padding=1), (9, 12)),
     'kw-conv-grouped': (lambda: KWConv2d(8, 8, (3, 5), padding='same', groups=4), (9, 12)),
     'kw-linear': (lambda: nn.Sequential(nn.Flatten(2), KWLinear(30, 7)), (5, 6)),
     'large-kernel': (lambda: DecomposedLargeKernelConv2d(8, kernel_size=21), (12, 7)),
+    'whole-kernel': (lambda: LargeKernelConv2d(8, kernel_size=21), (12, 7)),
     'h-mhsa': (lambda: HMHSA(8, grid_size=4, pool_ratio=2, head_width=4), (6, 9)),
     'h-mhsa-plain': (lambda: HMHSA(8, grid_size=1, head_width=4), (6, 9)),
 }

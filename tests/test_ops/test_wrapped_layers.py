@@ -19,6 +19,7 @@ from plugconv_mm.ops import (
     KernelWarehouse,
     KWConv2d,
     KWLinear,
+    LargeKernelConv2d,
     ParCHW2d,
     switch_to_deploy,
 )
@@ -58,6 +59,7 @@ def deployed(kernel_size):
 
 
 LARGE = [f'{branch}.{layer}' for branch in ('vertical', 'horizontal', 'small_conv') for layer in ('conv', 'bn')]
+WHOLE = [f'{branch}.{layer}' for branch in ('large_conv', 'small_conv') for layer in ('conv', 'bn')]
 ATTENTION = ['attention.fc1', 'attention.norm1', 'attention.fc2']
 # operator: how to make it, its layers with weights, its other layers
 OPERATORS = {
@@ -67,6 +69,9 @@ OPERATORS = {
     'GnConv2d-7x7': (lambda: GnConv2d(8, order=3, scale=0.5), ['proj_in', 'dwconv', 'pws.0', 'pws.1', 'proj_out'], []),
     'GnConv2d-gf': (lambda: GnConv2d(8, scale=0.5, filter='gf'), ['proj_in', 'pws.0', 'proj_out', 'dwconv.post_norm'],
                     ['dwconv']),
+    'GnConv2d-k21': (lambda: GnConv2d(8, scale=0.5, filter='k21'), ['proj_in', 'dwconv', 'pws.0', 'proj_out'], []),
+    'GnConv2d-parc': (lambda: GnConv2d(8, scale=0.5, filter=dict(type='ParCHW2d', meta_size=5)),
+                      ['proj_in', 'pws.0', 'proj_out'], ['dwconv', 'dwconv.parc_h']),
     'GlobalLocalFilter': (lambda: GlobalLocalFilter(8), ['pre_norm', 'dw', 'post_norm'], []),
     'ParCHW2d': (lambda: ParCHW2d(8, 7, position_embedding=False), ['parc_h', 'parc_w'], []),
     'HMHSA-windows': (lambda: HMHSA(8, 4, 2, head_width=4),
@@ -76,6 +81,7 @@ OPERATORS = {
                                       ['vertical', 'horizontal', 'small_conv']),
     'DecomposedLargeKernelConv2d-31': (lambda: DecomposedLargeKernelConv2d(8, 31), LARGE,
                                        ['vertical', 'horizontal', 'small_conv']),
+    'LargeKernelConv2d-31': (lambda: LargeKernelConv2d(8, 31), WHOLE, ['large_conv', 'small_conv']),
     'deployed-7': (lambda: deployed(7), ['vertical', 'horizontal'], []),
     'deployed-31': (lambda: deployed(31), ['vertical', 'horizontal'], []),
     'KWConv2d': (lambda: KWConv2d(8, 8, 3), ATTENTION, ['attention']),

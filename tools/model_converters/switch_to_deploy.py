@@ -6,7 +6,8 @@ SRC is a checkpoint of tools/train.py, or a published one, of the backbone alone
 torch.save (.pth, .pt, ...) or .safetensors. DST holds the deployed state dict and, unless it is .safetensors, the
 checkpoint's meta; it replaces an older file only once it is complete. It loads into a model whose SLaK is built with
 deploy=True. In each block, large_kernel.{vertical,horizontal}.{weight,bias} take the place of
-large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*; all other names stay. Checkpoints of other networks, and
+large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*, and large_kernel.large_conv.{weight,bias} that of
+large_kernel.{large_conv,small_conv}.{conv,bn}.*; all other names stay. Checkpoints of other networks, and
 deployed ones, come out as they were.
 """
 import argparse
@@ -36,7 +37,7 @@ def main() -> int:
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    folded = len(deployed.keys() - state.keys()) // 4
+    folded = sum(key.endswith(('vertical.weight', 'large_conv.weight')) for key in deployed.keys() - state.keys())
     print(f'{folded} large kernels folded, {len(state)} tensors before and {len(deployed)} after\n'
           f'written to {args.dst}')
     return 0

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from plugconv_mm.errors import CheckpointError, ConfigError, NonFiniteError, UnsupportedConfigError
-from plugconv_mm.ops import DecomposedLargeKernelConv2d
+from plugconv_mm.ops import DecomposedLargeKernelConv2d, LargeKernelConv2d
 from plugconv_mm.ops.sparse_masks import (
     cosine_prune_rate,
     drop_and_grow,
@@ -144,8 +144,9 @@ class DynamicSparsityHook(Hook):
                               f'{", ".join(name for name, _ in self._model.named_children())}')
         roots = [self.module]
         if self.only_large_kernel:
-            roots = [name for name, m in modules.items() if isinstance(m, DecomposedLargeKernelConv2d)
-                     and (name + '.').startswith(self.module + '.' if self.module else '')]
+            inside = self.module + '.' if self.module else ''
+            roots = [name for name, m in modules.items() if (name + '.').startswith(inside)
+                     and isinstance(m, (DecomposedLargeKernelConv2d, LargeKernelConv2d))]
         prefixes = tuple(root + '.' if root else '' for root in roots)
         found = {name: p for name, p in self._model.named_parameters()
                  if p.requires_grad and p.dim() in (2, 4) and name.startswith(prefixes)}

@@ -82,7 +82,8 @@ class Backbone(BaseModule):
     def switch_to_deploy(self) -> None:
         """Fold what only training needs, for good; see :func:`plugconv_mm.ops.switch_to_deploy`.
 
-        SLaK's large kernels become two convolutions each; all other backbones are in their final form as they are.
+        Large kernels, such as SLaK's, become two convolutions each, or one where they are whole; all else is in its
+        final form as it is.
         """
         switch_to_deploy(self)
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.residual_block import ResidualBlock
+from plugconv_mm.models.convs import gnconv_filter
 from plugconv_mm.ops import GnConv2d, LayerNorm2d
+from plugconv_mm.ops.gnconv import Filter
 from plugconv_mm.ops.mlp import residual_mlp
 from plugconv_mm.registry import MODELS
 
@@ -19,11 +21,12 @@ from plugconv_mm.registry import MODELS
 class HorNetBlock(ResidualBlock):
     """Two residual branches: x + gamma1 · gnConv(LN(x)), then x + gamma2 · MLP(LN(x))."""
 
-    def __init__(self, channels: int, order: int, filter: str, filter_size: tuple[int, int], scale: float,
+    def __init__(self, channels: int, order: int, filter: Filter, filter_size: tuple[int, int], scale: float,
                  layer_scale_init: float, drop_path: float, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         self.norm1 = LayerNorm2d(channels)
-        self.gnconv = GnConv2d(channels, order=order, filter=filter, filter_size=filter_size, scale=scale)
+        self.gnconv = GnConv2d(channels, order=order, filter=gnconv_filter(filter), filter_size=filter_size,
+                               scale=scale)
         self.gamma1 = nn.Parameter(torch.full((channels, ), layer_scale_init))
         self.norm2 = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
@@ -52,15 +55,16 @@ class HorNet(ConvNeXtBackbone):
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` or ``'large'`` followed by ``'-7x7'``, ``'-gf'`` (the global-local
             filter in the last two stages, for images of 224 pixels) or ``'-gf-img384'`` (its weights sized for 384
-            pixels); or a dict with the keys ``channels``, ``depths``, ``orders`` and ``filters`` (``'7x7'`` or
-            ``'gf'``) and ``filter_sizes`` ((h, w) of the complex weight of ``'gf'``), all per stage.
+            pixels); or a dict with the keys ``channels``, ``depths``, ``orders``, ``filters`` (``'7x7'``, ``'gf'``,
+            ``'k31'`` and the like, or a dict; see :func:`~plugconv_mm.models.convs.gnconv_filter`) and
+            ``filter_sizes`` ((h, w) of the complex weight of ``'gf'``), all per stage.
         in_channels: Channels of the image.
         out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
         scale: Factor on the output of the filters.
         layer_scale_init: Initial value of gamma1 and gamma2.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval: Keep batch norms in eval mode while training; HorNet itself has none.
+        norm_eval: Keep batch norms in eval mode while training; HorNet has none but in large kernels as filters.
         with_cp: Recompute each block in the backward pass to save memory.
         gap_before_final_norm: Whether each output is averaged over its positions before its LayerNorm, as in
             published classifiers; it is (N, C) then.

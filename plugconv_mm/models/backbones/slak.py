@@ -11,18 +11,19 @@ from torch import Tensor
 
 from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone, ConvNeXtBlock
-from plugconv_mm.ops import DecomposedLargeKernelConv2d
+from plugconv_mm.ops import DecomposedLargeKernelConv2d, LargeKernelConv2d
 from plugconv_mm.registry import MODELS
 
 
 class SLaKBlock(ConvNeXtBlock):
-    """A ConvNeXt block with a decomposed large kernel: x + gamma · MLP(LN(large kernel(x)))."""
+    """A ConvNeXt block with a large kernel, decomposed or whole: x + gamma · MLP(LN(large kernel(x)))."""
 
-    def __init__(self, channels: int, kernel_size: int, small_kernel: int, norm_cfg: dict, layer_scale_init: float,
-                 drop_path: float, with_cp: bool) -> None:
+    def __init__(self, channels: int, kernel_size: int, small_kernel: int | None, decomposed: bool, norm_cfg: dict,
+                 layer_scale_init: float, drop_path: float, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
-        self.large_kernel = DecomposedLargeKernelConv2d(
-            channels, kernel_size, small_kernel, norm_layer=lambda c: build_norm_layer(norm_cfg, c)[1])
+        kind = DecomposedLargeKernelConv2d if decomposed else LargeKernelConv2d
+        self.large_kernel = kind(channels, kernel_size, small_kernel,
+                                 norm_layer=lambda c: build_norm_layer(norm_cfg, c)[1])
         self._add_mlp(channels, layer_scale_init)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -31,14 +32,19 @@ class SLaKBlock(ConvNeXtBlock):
 
 @MODELS.register_module()
 class SLaK(ConvNeXtBackbone):
-    """SLaK: a ConvNeXt with depthwise kernels of up to 51×51, each decomposed into 51×5, 5×51 and 5×5.
+    """SLaK: a ConvNeXt with depthwise kernels of up to 51×51, each decomposed into 51×5, 5×51 and 5×5, or whole.
 
     Args:
         arch: ``'tiny'``, ``'small'`` or ``'base'``, or a dict with the keys ``depths`` and ``channels``, per stage,
             before `width_factor`.
         in_channels: Channels of the image.
-        kernel_size: M of each stage, odd. A fifth entry, as in the published commands, stands for `small_kernel`.
-        small_kernel: Short side of the kernels and size of the small one, odd.
+        kernel_size: M of each stage, odd, of any size from 7 to 61 and beyond. A fifth entry, as in the published
+            commands, stands for `small_kernel`.
+        small_kernel: Short side of the decomposed kernels and size of the small one, odd. Whole kernels that are not
+            larger have no small one, nor have any with None; ``kernel_size=(7, 7, 7, 7, 100)`` are those of the
+            published ConvNeXt.
+        decomposed: Whether each kernel is decomposed (``--Decom True`` of the published commands), or a whole M×M one,
+            as in RepLKNet and in the networks that SLaK is compared with.
         width_factor: Factor on the widths, which are truncated to integers.
         out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.
         layer_scale_init: Initial value of gamma.
@@ -50,13 +56,15 @@ class SLaK(ConvNeXtBackbone):
         deploy: Build the deployed form, into which a deployed checkpoint loads. There,
             ``large_kernel.vertical.{weight,bias}`` and ``large_kernel.horizontal.{weight,bias}``, of shapes (C, 1, M,
             s), (C), (C, 1, s, M), (C), take the place of ``large_kernel.{vertical,horizontal,small_conv}.{conv,bn}.*``
-            in each block.
+            in each block; with whole kernels ``large_kernel.large_conv.{weight,bias}``, (C, 1, M, M), (C), that of
+            ``large_kernel.{large_conv,small_conv}.{conv,bn}.*``.
         gap_before_final_norm: Whether each output is averaged over its positions before its LayerNorm, as in
             published classifiers; it is (N, C) then.
         init_cfg: How to initialise the weights.
 
     Raises:
-        ValueError: An unknown arch, an even kernel size or a wrong number of them, or indices that do not exist.
+        ValueError: An unknown arch, an even kernel size or a wrong number of them, decomposed kernels without a
+            `small_kernel`, or indices that do not exist.
 
     Shapes:
         (N, in_channels, H, W), sides of at least 32, -> tuple of (N, int(channels[i] · width_factor),
@@ -79,7 +87,8 @@ class SLaK(ConvNeXtBackbone):
                  arch: str | dict = 'tiny',
                  in_channels: int = 3,
                  kernel_size: Sequence[int] = (51, 49, 47, 13),
-                 small_kernel: int = 5,
+                 small_kernel: int | None = 5,
+                 decomposed: bool = True,
                  width_factor: float = 1.3,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
                  layer_scale_init: float = 1e-6,
@@ -99,12 +108,15 @@ class SLaK(ConvNeXtBackbone):
         if len(sizes) != 4:
             raise ValueError('kernel_size gives one size for each of the 4 stages, and perhaps the small one, got '
                              f'{tuple(kernel_size)}')
+        if decomposed and small_kernel is None:
+            raise ValueError('small_kernel is the short side of decomposed kernels, got None: give it, or '
+                             'decomposed=False for whole kernels without a small one')
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
 
         def block(stage: int, _: int, drop_path: float) -> SLaKBlock:
-            return SLaKBlock(channels[stage], sizes[stage], small_kernel, norm_cfg, layer_scale_init, drop_path,
-                             with_cp)
+            return SLaKBlock(channels[stage], sizes[stage], small_kernel, decomposed, norm_cfg, layer_scale_init,
+                             drop_path, with_cp)
 
         self._add_stages(in_channels, channels, arch['depths'], drop_path_rate, block, gap_before_final_norm)
         if deploy:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from plugconv_mm.errors import ExportError
 from plugconv_mm.models.convs import HorGnConv2d
+from plugconv_mm.ops.gnconv import Filter
 from plugconv_mm.registry import MODELS
 
 
@@ -26,9 +27,11 @@ class HorUPerHead(UPerHead):
     activation stay. ``conv_cfg`` reaches the other convolutions only.
 
     Args:
-        filter: '7x7', a depthwise convolution, or 'gf', the global-local filter.
+        filter: '7x7', a depthwise convolution, or 'k3', 'k31' and the like; 'gf', the global-local filter; or a
+            dict, as in :func:`~plugconv_mm.models.convs.gnconv_filter`.
         order: Order of the gnConv; ``2 ** (order - 1)`` must divide ``channels``.
         filter_size: (h, w) of the learned spectrum of 'gf'.
+        proj_out: Whether the gnConv ends in a 1x1 convolution.
         **kwargs: As in :class:`mmseg.models.decode_heads.UPerHead`: in_channels, in_index, channels, num_classes,
             pool_scales, norm_cfg, act_cfg, align_corners, loss_decode and the rest.
 
@@ -43,10 +46,10 @@ class HorUPerHead(UPerHead):
         torch.Size([1, 5, 16, 24])
     """
 
-    def __init__(self, *, filter: str = '7x7', order: int = 2, filter_size: tuple[int, int] = (32, 17),
-                 **kwargs: Any) -> None:
+    def __init__(self, *, filter: Filter = '7x7', order: int = 2, filter_size: tuple[int, int] = (32, 17),
+                 proj_out: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
+        gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size), proj_out=proj_out)
         with warnings.catch_warnings():
             # The published module keeps the bias of its last projection in front of a batch norm.
             warnings.filterwarnings('ignore', 'Unnecessary conv bias')

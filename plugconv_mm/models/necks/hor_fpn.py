@@ -12,6 +12,7 @@ from mmdet.models.necks import FPN
 from torch import Tensor
 
 from plugconv_mm.models.convs import HorGnConv2d
+from plugconv_mm.ops.gnconv import Filter
 from plugconv_mm.registry import MODELS
 
 
@@ -28,9 +29,11 @@ class HorFPN(FPN):
         in_channels: Channels of the backbone's outputs.
         out_channels: Channels of each output; ``2 ** (order - 1)`` must divide it.
         num_outs: Number of outputs.
-        filter: '7x7', a depthwise convolution, or 'gf', the global-local filter.
+        filter: '7x7', a depthwise convolution, or 'k3', 'k31' and the like; 'gf', the global-local filter; or a
+            dict, as in :func:`~plugconv_mm.models.convs.gnconv_filter`.
         order: Order of the gnConv.
         filter_size: (h, w) of the learned spectrum of 'gf'.
+        proj_out: Whether the gnConv ends in a 1x1 convolution.
         norm_cfg: Normalization of laterals, outputs and extra levels.
         act_cfg: Activation of laterals, outputs and extra levels.
         **kwargs: As in FPN: start_level, end_level, add_extra_convs, relu_before_extra_convs, no_norm_on_lateral,
@@ -48,10 +51,10 @@ class HorFPN(FPN):
         [(1, 32, 16, 24), (1, 32, 8, 12), (1, 32, 4, 6)]
     """
 
-    def __init__(self, *args: Any, filter: str = '7x7', order: int = 2, filter_size: tuple[int, int] = (32, 17),
-                 **kwargs: Any) -> None:
+    def __init__(self, *args: Any, filter: Filter = '7x7', order: int = 2, filter_size: tuple[int, int] = (32, 17),
+                 proj_out: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size))
+        gnconv = dict(type=HorGnConv2d, order=order, filter=filter, filter_size=tuple(filter_size), proj_out=proj_out)
         for i in range(self.backbone_end_level - self.start_level):
             replaced = self.fpn_convs[i]
             with warnings.catch_warnings():

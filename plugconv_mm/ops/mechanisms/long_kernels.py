@@ -1,10 +1,13 @@
-"""Depthwise convolutions with long, thin kernels on a CPU."""
+"""Depthwise convolutions with long kernels on a CPU, thin ones and square ones."""
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
+
+from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
+from plugconv_mm.ops.mechanisms.tracing import is_tracing
 
 # From this length on the layout in which a CPU convolves tall kernels best pays for the way into it and back, and
 # gradients of kernels are faster by matrix products.
@@ -83,3 +86,30 @@ class LongConv(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_weight = _kernel_gradient(x, grad, (height, width))
         return of_input, of_weight
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
+    """Depthwise convolution of x with kernels (C, 1, kh, kw) of odd sizes; channels-last in memory on a CPU.
+
+    A CPU convolves contiguous maps with such kernels more than ten times slower.
+
+    Args:
+        x: Map (N, C, H, W).
+        weight: The kernels.
+        bias: (C), or None.
+        padding: Half of each side of the kernels, as numbers that no tracer knows.
+    """
+    if x.device.type == 'cpu':
+        x = x.contiguous(memory_format=torch.channels_last)
+        if (max(padding) >= LONG // 2 and torch.is_grad_enabled() and not is_tracing()
+                and autocast_dtype(x) is None):
+            y = LongConv.apply(x, weight)
+            return y if bias is None else y + bias[:, None, None]
+    return F.conv2d(x, weight, bias, padding=padding, groups=len(weight))
+
+
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether a convolution is depthwise and keeps the size of a map, so that :func:`depthwise` computes it."""
+    return (conv.in_channels == conv.out_channels == conv.groups and conv.padding_mode == 'zeros'
+            and conv.stride == conv.dilation == (1, 1) and not any(size % 2 == 0 for size in conv.kernel_size)
+            and conv.padding == tuple(size // 2 for size in conv.kernel_size))

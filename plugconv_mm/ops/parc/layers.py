@@ -37,7 +37,7 @@ class ParC2d(nn.Module):
         (torch.Size([16, 1, 1, 14]), torch.Size([1, 16, 1, 14]))
     """
 
-    def __init__(self, channels: int, direction: str, meta_size: int, groups: int | None = None, bias: bool = True,
+    def __init__(self, channels: int, direction: str, meta_size: int = 14, groups: int | None = None, bias: bool = True,
                  position_embedding: bool = True, backend: str = 'auto') -> None:
         super().__init__()
         groups = channels if groups is None else groups
@@ -110,7 +110,7 @@ class ParCHW2d(nn.Module):
         torch.Size([1, 8, 9, 5])
     """
 
-    def __init__(self, channels: int, meta_size: int, depthwise: bool = True, position_embedding: bool = True,
+    def __init__(self, channels: int, meta_size: int = 14, depthwise: bool = True, position_embedding: bool = True,
                  backend: str = 'auto', bias: bool = True) -> None:
         super().__init__()
         if channels % 2:
