@@ -2,6 +2,7 @@
 
 Each takes ``ADDRESS#ENTRY``, too, for the weights under that entry of the checkpoint.
 """
+import contextlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -40,8 +41,13 @@ def _prepared(checkpoint: dict, address: str, entry: str) -> dict:
     is_published = any(family.rename(key) != key for family, part in parts for key in part)
     if not is_run:
         is_published |= bool(parts) and not is_found or any(family.variant_of(part) for family, part in parts)
-    if is_published or not is_run and has_classifier(state):
+    converted = None
+    if is_published:
         converted = convert_parts(state)[0]
+    elif not is_run and has_classifier(state):
+        with contextlib.suppress(CheckpointError):  # a network that is built upon one of ours has names of its own
+            converted = convert_parts(state)[0]
+    if converted is not None:
         state = attach_classifier(converted, with_classifier(state, converted))
     elif is_found:
         return checkpoint

@@ -3,7 +3,6 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import plugconv_mm
 from plugconv_mm.runtime.read_config import read_config
 
 
@@ -18,7 +17,7 @@ def configs_of_size(network: type, size: dict[str, Any], model: str = '') -> lis
     Returns:
         Paths of the configs, below the folder that holds them; empty where they are not installed.
     """
-    home = Path(plugconv_mm.__file__).parent
+    home = Path(__file__).parents[1]
     root = home / '.mim' if (home / '.mim').is_dir() else home.parent
     kind = f'plugconv_mm.{network.__name__}'
     defaults = {name: argument.default for name, argument in inspect.signature(network).parameters.items()}

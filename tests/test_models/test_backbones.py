@@ -150,7 +150,7 @@ def test_all_that_is_registered_is_swept():
     assert set(ONE_OF_EACH) == set(backbones.__all__)
     for kind in backbones.__all__:
         cls = getattr(backbones, kind)
-        known = getattr(cls, 'arch_settings', getattr(cls, 'depths', {}))
+        known = cls.arch_settings or getattr(cls, 'depths', {})
         if isinstance(known, dict):
             assert set(known) == {cfg.get('arch', cfg.get('depth')) for cfg, _ in NAMED if cfg['type'] == kind} - {None}
 

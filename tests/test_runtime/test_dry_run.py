@@ -162,7 +162,7 @@ def test_command_names_config_and_stage(tmp_path, monkeypatch, capsys):
     text = str(end.value.code)
     assert re.search(r'hornet-tiny-gf_32xb128_in1k.py failed at evaluate: KeyError: x', text)
     assert '7x7' not in text
-    assert '[  1/6]' in capsys.readouterr().out
+    assert '[  1/8]' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         check_configs.main(['no-such-config'])
 
