@@ -1,5 +1,4 @@
 """Operators in the place of, or beside, the convolutions of a model that exists."""
-import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,8 @@ from plugconv_mm.plugging.convs import CONVS, KWConv2d
 from plugconv_mm.plugging.map_sizes import map_sizes
 from plugconv_mm.plugging.plugged import PluggedConv2d, replace
 from plugconv_mm.plugging.report import Plugged, PlugReport
-from plugconv_mm.plugging.rules import Rule, as_rules, near_names, stage_of
+from plugconv_mm.plugging.rules import Rule, as_rules, near_names
+from plugconv_mm.plugging.shared_warehouses import allocate, group_of, make_warehouse
 
 # Arguments that may be 'auto', and their values for a map of H rows and W columns; the filter of GF has W // 2 + 1.
 _AUTO: dict[str, Callable[[int, int], Any]] = {
@@ -22,7 +22,6 @@ _AUTO: dict[str, Callable[[int, int], Any]] = {
     'h': lambda rows, columns: rows,
     'w': lambda rows, columns: columns // 2 + 1,
 }
-_OF_WAREHOUSE = [name for name in inspect.signature(KernelWarehouse).parameters if name != 'sharing_range']
 
 
 def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size: tuple[int, int] | None = None,
@@ -64,7 +63,7 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
     made = as_rules(rules)
     chosen = _choose(model, made)
     sizes = _sizes(model, made, chosen, input_size)
-    warehouses: dict[int, KernelWarehouse] = {}
+    warehouses = [make_warehouse(rule) for rule in made]
     by_module: dict[nn.Module, nn.Module] = {}
     report, modules = PlugReport(), {}
     for name, rule in chosen.items():
@@ -73,8 +72,7 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
         if old not in by_module:
             try:
                 _check(model, name, old, rule)
-                by_module[old] = _make(old, name, rule, sizes.get(name), warehouses.setdefault(
-                    made.index(rule), KernelWarehouse(**_warehouse_arguments(rule))))
+                by_module[old] = _make(old, name, rule, sizes.get(name), warehouses[made.index(rule)])
             except (ValueError, TypeError) as error:
                 if rule.unfit == 'error':
                     raise PlugError(f'{rule.said} cannot plug {rule.kind} into {name}, {_brief(old)}: {error}. '
@@ -83,17 +81,8 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
                 continue
         modules[name] = by_module[old]
         report.layers.append(Plugged(name, _brief(old), _brief(modules[name]), before, 0, rule.start))
-    shared = [warehouse for warehouse in warehouses.values() if warehouse.names]
-    if shared:
-        holder = nn.ModuleList(modules.values())
-        for warehouse in shared:
-            warehouse.allocate(holder)
-        for name, module in modules.items():
-            layer = module.new if isinstance(module, PluggedConv2d) else module
-            if isinstance(layer, KWConv2d):
-                weight = model.get_submodule(name).weight
-                for part in (layer, layer.warehouse):
-                    part.to(weight.device, weight.dtype)
+    shared = [warehouse for warehouse in warehouses if warehouse.names]
+    allocate(shared, model, modules)
     _count(report, modules, shared)
     if not dry_run:
         replace(model, modules)
@@ -171,25 +160,13 @@ def _make(old: nn.Module, name: str, rule: Rule, size: set[tuple[int, int]] | No
                                  f'{" and ".join(f"{h}x{w}" for h, w in sorted(size))}: give {key} a number')
             own[key] = _AUTO[key](*next(iter(size)))
     if rule.kind == 'KWConv2d':
-        share = own.get('share')
-        group = {'stage': stage_of(name), 'model': 'model'}.get(share, name)
-        own = {'warehouse': warehouse, 'name': group.replace('_', '-')}
+        own = {'warehouse': warehouse, 'name': group_of(rule, name)}
     make = rule.to if callable(rule.to) else CONVS[rule.kind]
     new = make(**arguments, **own)
     if rule.kind != 'KWConv2d':
         new.to(old.weight.device, old.weight.dtype)
     module = PluggedConv2d(old, new) if rule.start == 'residual' else new
     return module.train(old.training)
-
-
-def _warehouse_arguments(rule: Rule) -> dict[str, Any]:
-    if rule.kind != 'KWConv2d':
-        return {}
-    own = rule.own
-    if own.pop('share', None) not in (None, 'stage', 'model') or set(own) - set(_OF_WAREHOUSE):
-        raise PlugError(f"{rule.said}: KWConv2d has share='stage' or 'model', and the arguments of KernelWarehouse, "
-                        f'{", ".join(_OF_WAREHOUSE)}; got {dict(rule.own)}')
-    return own
 
 
 def _sizes(model: nn.Module, rules: Sequence[Rule], chosen: Mapping[str, Rule],

@@ -311,3 +311,12 @@ def test_the_report(net):
     assert 'skipped: ParCHW2d gives a map of the size of its input' in lines[1]
     assert lines[2].startswith('stages.0.1.conv  Conv2d 3x3 (8 to 8 channels)')
     assert lines[-1].startswith('4 of 5 layers plugged, ')
+
+
+def test_cells_that_would_fill_the_memory(net):
+    """Kernels whose widths have little in common make cells of few channels, and attentions over all of them."""
+    net.odd = nn.Sequential(nn.Conv2d(7, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1))
+    with pytest.raises(PlugError, match=r"share the warehouse 'odd' .* 64 output and 1 input channels in common.*: let "
+                                        'fewer layers share'):
+        plug(net, [dict(target='re:odd.*', to=dict(type='KWConv2d', share='stage'))])
+    plug(net, [dict(target='re:odd.*', to=dict(type='KWConv2d'))])
