@@ -1,4 +1,7 @@
-"""The operators as convolutions of mmcv, ``conv_cfg=dict(type='plugconv_mm.GnConv2d')``: :mod:`plugconv_mm.plugging.convs`."""
+"""The operators as convolutions of mmcv, ``conv_cfg=dict(type='plugconv_mm.GnConv2d')``.
+
+They are those of :mod:`plugconv_mm.plugging.convs`, registered.
+"""
 from plugconv_mm.plugging.convs import (
     CONVS,
     DecomposedLargeKernelConv2d,

@@ -3,8 +3,8 @@
 A ``conv_cfg=dict(type='plugconv_mm.GnConv2d')`` and the like makes them, wherever a convolution is built with
 ``mmcv.cnn.build_conv_layer``, as in every ``ConvModule``, and so do the rules of :func:`plugconv_mm.plug`. Arguments
 that they cannot honour are refused; what is their own stands in the ``conv_cfg`` or the rule. Stride 1 and "same"
-padding are what all but ``KWConv2d`` ask for: their kernels are as large as they are, whatever ``kernel_size`` the layer
-had.
+padding are what all but ``KWConv2d`` ask for: their kernels are as large as they are, whatever ``kernel_size`` the
+layer had.
 
 ===============================  =======================  =================  ================================
 type                             channels                 groups             bias

@@ -54,7 +54,8 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)).eval()
         >>> x = torch.rand(1, 3, 32, 32)
         >>> y = net(x)
-        >>> report = plug(net, [dict(target='2', to=dict(type='ParCHW2d', meta_size='auto'), start='residual')], (32, 32))
+        >>> rule = dict(target='2', to=dict(type='ParCHW2d', meta_size='auto'), start='residual')
+        >>> report = plug(net, [rule], input_size=(32, 32))
         >>> report.plugged, torch.equal(net(x), y)
         (['2'], True)
     """

@@ -104,7 +104,7 @@ def as_rules(rules: Sequence[Rule | Mapping[str, Any]]) -> list[Rule]:
 
 
 def stage_of(name: str) -> str:
-    """The stage of a layer: its name up to the last number in it, ``backbone.layer4`` of ``backbone.layer4.2.conv2``."""
+    """The stage of a layer: its name up to the last number in it, ``layer4`` of ``layer4.2.conv2``."""
     parts = name.split('.')
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return '.'.join(parts[:numbers[-1] if numbers else -1])
