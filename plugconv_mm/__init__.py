@@ -5,8 +5,7 @@
 configs as ``type='plugconv_mm.<Name>'``.
 """
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plugconv_mm.compat import bridge, class_weights, loading, panoptic, ssd_head
 from plugconv_mm.compat.packages import check_versions
@@ -17,10 +16,14 @@ if TYPE_CHECKING:
     from plugconv_mm import models as models
     from plugconv_mm import ops as ops
     from plugconv_mm import registry as registry
+    from plugconv_mm.plugging import PlugReport as PlugReport
+    from plugconv_mm.plugging import plug as plug
+    from plugconv_mm.plugging import unplug as unplug
 
-__all__ = ['__version__']
+__all__ = ['PlugReport', '__version__', 'plug', 'unplug']
 
-_LAZY = ('checkpoint', 'models', 'ops', 'registry')
+_LAZY = ('checkpoint', 'models', 'ops', 'plugging', 'registry')
+_PLUGGING = ('PlugReport', 'plug', 'unplug')
 
 check_versions()
 bridge.install()
@@ -30,11 +33,13 @@ panoptic.install()
 ssd_head.install()
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f'{__name__}.{name}')
+    if name in _PLUGGING:
+        return getattr(importlib.import_module(f'{__name__}.plugging'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_PLUGGING})

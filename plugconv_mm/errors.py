@@ -47,6 +47,10 @@ class CheckpointSizeError(CheckpointError):
         self.network, self.size, self.model = network, size or {}, model
 
 
+class PlugError(UserError, ValueError):
+    """A rule that cannot be applied to a model."""
+
+
 class ExportError(UserError, ValueError):
     """A model that cannot be exported, or an exported file that disagrees with the model."""
 

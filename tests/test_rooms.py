@@ -15,18 +15,20 @@ BASE = {
     'checkpoint': {'errors', 'atomic_write', 'ops'},
     'datasets': {'errors', 'atomic_write'},
     'registry': {'errors', 'compat'},
-    '__init__': {'compat', 'version', 'checkpoint', 'models', 'ops', 'registry'},  # the last four for editors alone
+    # All but compat and version are for editors alone.
+    '__init__': {'compat', 'version', 'checkpoint', 'models', 'ops', 'plugging', 'registry'},
 }
 LOWER = set(BASE) - {'__init__'}
 ARROWS = {
     **BASE,
     'ops': {'errors'},
-    'models': LOWER | {'ops'},
-    'engine': LOWER | {'ops', 'models'},
-    'runtime': LOWER | {'ops', 'models', 'engine'},
-    'visualization': LOWER | {'ops', 'models', 'engine', 'runtime'},
-    'analysis': LOWER | {'ops', 'models', 'engine', 'runtime'},
-    'export': LOWER | {'ops', 'models', 'engine', 'runtime', 'analysis'},  # times as the analyses do
+    'plugging': {'errors', 'ops'},
+    'models': LOWER | {'ops', 'plugging'},
+    'engine': LOWER | {'ops', 'plugging', 'models'},
+    'runtime': LOWER | {'ops', 'plugging', 'models', 'engine'},
+    'visualization': LOWER | {'ops', 'plugging', 'models', 'engine', 'runtime'},
+    'analysis': LOWER | {'ops', 'plugging', 'models', 'engine', 'runtime'},
+    'export': LOWER | {'ops', 'plugging', 'models', 'engine', 'runtime', 'analysis'},  # times as the analyses do
 }
 MAX_LINES = 320
 LONGER = {}  # files that are longer, tables that is, and why; CONTRIBUTING.md names them too

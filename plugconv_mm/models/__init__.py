@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from plugconv_mm.models.decode_heads import PointwiseASPPHead as PointwiseASPPHead
     from plugconv_mm.models.necks import ExpandedPooling as ExpandedPooling
     from plugconv_mm.models.necks import HorFPN as HorFPN
+    from plugconv_mm.models.plugged_model import plug as plug
 
 __getattr__, __dir__, __all__ = plug_ins(
     __name__,
@@ -39,4 +40,5 @@ __getattr__, __dir__, __all__ = plug_ins(
            'ParCHW2d'],
     decode_heads=decode_heads.__all__,
     necks=necks.__all__,
-    box_tta=['BoxTTAModel'])
+    box_tta=['BoxTTAModel'],
+    plugged_model=['plug'])

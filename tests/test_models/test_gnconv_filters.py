@@ -15,9 +15,9 @@ from plugconv_mm.analysis import measure  # noqa: E402
 from plugconv_mm.checkpoint import convert_official  # noqa: E402
 from plugconv_mm.engine.hooks import DynamicSparsityHook  # noqa: E402
 from plugconv_mm.models.backbones import HorNet  # noqa: E402
-from plugconv_mm.models.convs import GnConv2d, HorGnConv2d  # noqa: E402
 from plugconv_mm.models.decode_heads import HorUPerHead  # noqa: E402
 from plugconv_mm.models.necks import HorFPN  # noqa: E402
+from plugconv_mm.plugging.convs import GnConv2d, HorGnConv2d  # noqa: E402
 
 FILTERS = {
     '7x7': ('7x7', nn.Conv2d),

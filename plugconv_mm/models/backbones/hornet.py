@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.residual_block import ResidualBlock
-from plugconv_mm.models.convs import gnconv_filter
 from plugconv_mm.ops import GnConv2d, LayerNorm2d
 from plugconv_mm.ops.gnconv import Filter
 from plugconv_mm.ops.mlp import residual_mlp
+from plugconv_mm.plugging.convs import gnconv_filter
 from plugconv_mm.registry import MODELS
 
 
@@ -56,7 +56,7 @@ class HorNet(ConvNeXtBackbone):
         arch: ``'tiny'``, ``'small'``, ``'base'`` or ``'large'`` followed by ``'-7x7'``, ``'-gf'`` (the global-local
             filter in the last two stages, for images of 224 pixels) or ``'-gf-img384'`` (its weights sized for 384
             pixels); or a dict with the keys ``channels``, ``depths``, ``orders``, ``filters`` (``'7x7'``, ``'gf'``,
-            ``'k31'`` and the like, or a dict; see :func:`~plugconv_mm.models.convs.gnconv_filter`) and
+            ``'k31'`` and the like, or a dict; see :func:`~plugconv_mm.plugging.convs.gnconv_filter`) and
             ``filter_sizes`` ((h, w) of the complex weight of ``'gf'``), all per stage.
         in_channels: Channels of the image.
         out_indices: Stages to return, at strides 4, 8, 16, 32; each passes a LayerNorm of its own.

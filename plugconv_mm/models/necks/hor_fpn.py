@@ -11,8 +11,8 @@ from mmcv.cnn import ConvModule
 from mmdet.models.necks import FPN
 from torch import Tensor
 
-from plugconv_mm.models.convs import HorGnConv2d
 from plugconv_mm.ops.gnconv import Filter
+from plugconv_mm.plugging.convs import HorGnConv2d
 from plugconv_mm.registry import MODELS
 
 
@@ -30,7 +30,7 @@ class HorFPN(FPN):
         out_channels: Channels of each output; ``2 ** (order - 1)`` must divide it.
         num_outs: Number of outputs.
         filter: '7x7', a depthwise convolution, or 'k3', 'k31' and the like; 'gf', the global-local filter; or a
-            dict, as in :func:`~plugconv_mm.models.convs.gnconv_filter`.
+            dict, as in :func:`~plugconv_mm.plugging.convs.gnconv_filter`.
         order: Order of the gnConv.
         filter_size: (h, w) of the learned spectrum of 'gf'.
         proj_out: Whether the gnConv ends in a 1x1 convolution.

@@ -130,6 +130,26 @@ class KernelWarehouse(nn.Module):
                              f'{", ".join(self.names)}')
         return value
 
+    def cells(self) -> list[tuple[int, int, int]]:
+        """Number, output and input channels of the cells of each group, from the layers made so far.
+
+        Raises:
+            ValueError: If ratios do not fit the groups.
+        """
+        cells = []
+        for group, ratio, in_ratio, out_ratio in zip(
+                self._groups, self._per_group('cell_num_ratio'), self._per_group('cell_inplane_ratio'),
+                self._per_group('cell_outplane_ratio'), strict=True):
+            c_out = max(int(math.gcd(*(s[0] for s in group.shapes)) * out_ratio), 1)
+            c_in = max(int(math.gcd(*(s[1] for s in group.shapes)) * in_ratio), 1)
+            for shape in group.shapes:
+                if shape[0] % c_out or shape[1] % c_in:
+                    raise ValueError(f'cells of {c_out} by {c_in} channels do not tile a kernel {shape} of group '
+                                     f'{group.name!r}: choose other cell_outplane_ratio and cell_inplane_ratio')
+            total = sum(math.prod(s) // (c_out * c_in) for s in group.shapes)
+            cells.append((max(int(total * ratio), 1), c_out, c_in))
+        return cells
+
     def allocate(self, network: nn.Module) -> None:
         """Make the cells, and the attentions of the layers of `network`, which must hold all that use this warehouse.
 
@@ -145,18 +165,8 @@ class KernelWarehouse(nn.Module):
         reserved = sum(len(group.shapes) for group in self._groups)
         if len(layers) != reserved:
             raise ValueError(f'{reserved} layers were made for this warehouse, but the network has {len(layers)}')
+        self.weights.extend(nn.Parameter(torch.empty(*shape, 1, 1)) for shape in self.cells())
         ratios = self._per_group('cell_num_ratio')
-        for group, ratio, in_ratio, out_ratio in zip(
-                self._groups, ratios, self._per_group('cell_inplane_ratio'), self._per_group('cell_outplane_ratio'),
-                strict=True):
-            c_out = max(int(math.gcd(*(s[0] for s in group.shapes)) * out_ratio), 1)
-            c_in = max(int(math.gcd(*(s[1] for s in group.shapes)) * in_ratio), 1)
-            for shape in group.shapes:
-                if shape[0] % c_out or shape[1] % c_in:
-                    raise ValueError(f'cells of {c_out} by {c_in} channels do not tile a kernel {shape} of group '
-                                     f'{group.name!r}: choose other cell_outplane_ratio and cell_inplane_ratio')
-            total = sum(math.prod(s) // (c_out * c_in) for s in group.shapes)
-            self.weights.append(nn.Parameter(torch.empty(max(int(total * ratio), 1), c_out, c_in, 1, 1)))
         starts = [0] * len(self._groups)
         for layer in layers:
             i = layer.warehouse_index

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from plugconv_mm.models.same_padding import check_same_padding
+from plugconv_mm.plugging.same_padding import check_same_padding
 
 
 @pytest.mark.parametrize('kernel_size', [1, 2, 3, (3, 5), (4, 1)])

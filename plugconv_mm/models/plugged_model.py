@@ -1,0 +1,67 @@
+"""A model of any package with operators plugged into its layers, from a config."""
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from plugconv_mm import plugging
+from plugconv_mm.plugging import PluggedConv2d
+from plugconv_mm.registry import MODELS
+
+
+@MODELS.register_module()
+def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_size: tuple[int, int] | None = None,
+         checkpoint: str | None = None, data_preprocessor: Mapping[str, Any] | None = None) -> nn.Module:
+    """Build a model and plug operators into it, with :func:`plugconv_mm.plug`.
+
+    The result is the model itself, of its own class, for every Runner and tool. Its pretrained parts, and then the
+    checkpoint, are loaded where a training begins, as other models do; the operators begin as they are made.
+
+    Args:
+        model: Config of the model.
+        rules: As in :func:`plugconv_mm.plug`.
+        input_size: H and W of the images, for arguments that are ``'auto'``.
+        checkpoint: File or address of weights of the model as it is without operators, which training starts from.
+        data_preprocessor: Config of the model's preprocessor, where the model's own config has none; what Runners hand
+            on.
+
+    Raises:
+        PlugError: As in :func:`plugconv_mm.plug`.
+
+    Example:
+        In a config::
+
+            _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+            custom_imports = dict(imports=['plugconv_mm'])
+            model = dict(_delete_=True, type='plugconv_mm.plug', model={{_base_.model}}, rules=[
+                dict(target=r're:backbone\\.layer4\\..*\\.conv2', where=dict(kernel_size=3, stride=1),
+                     to=dict(type='plugconv_mm.ParCHW2d'), start='residual')])
+    """
+    inner = dict(model)
+    if data_preprocessor is not None:
+        inner.setdefault('data_preprocessor', data_preprocessor)
+    built = ROOT_MODELS.build(inner)
+    report = plugging.plug(built, rules, input_size)
+    print_log(f'Operators plugged into {type(built).__name__}:\n{report}', logger='current')
+    built.init_weights = functools.partial(_init_weights, built, report.plugged, checkpoint)
+    return built
+
+
+def _init_weights(model: nn.Module, names: Sequence[str], checkpoint: str | None) -> None:
+    """Initialise what the model has of its own, and leave the operators as they were made.
+
+    The model's own initialisation would draw every convolution in them, too.
+    """
+    layers = (model.get_submodule(name) for name in names)
+    operators = [layer.new if isinstance(layer, PluggedConv2d) else layer for layer in layers]
+    operators += getattr(model, 'plugged_warehouses', [])
+    before = [{key: value.clone() for key, value in operator.state_dict().items()} for operator in operators]
+    type(model).init_weights(model)  # type: ignore[attr-defined]
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, map_location='cpu')
+    for operator, state in zip(operators, before, strict=True):
+        operator.load_state_dict(state)

@@ -1,0 +1,101 @@
+"""Models with operators plugged in, from configs."""
+import copy
+
+import pytest
+import torch
+
+for name in ('mmdet', 'mmpretrain'):
+    pytest.importorskip(name)
+
+from mmengine.config import ConfigDict  # noqa: E402
+from mmengine.registry import MODELS  # noqa: E402
+from mmpretrain.models import ImageClassifier  # noqa: E402
+
+from plugconv_mm.checkpoint import write_checkpoint  # noqa: E402
+from plugconv_mm.errors import PlugError  # noqa: E402
+from plugconv_mm.plugging import PluggedConv2d, unplug  # noqa: E402
+from plugconv_mm.runtime.read_config import read_config  # noqa: E402
+
+RULES = [dict(target=r're:backbone\.layer4\..*\.conv2', where=dict(stride=1), start='residual',
+              to=dict(type='plugconv_mm.ParCHW2d', meta_size='auto'))]
+X = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+def classifier(**backbone):
+    return ConfigDict(
+        type='mmpretrain.ImageClassifier', data_preprocessor=dict(mean=[1.] * 3, std=[2.] * 3, num_classes=5),
+        backbone=dict(type='mmpretrain.ResNet', depth=50, base_channels=8, stem_channels=8, **backbone),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=256,
+                  init_cfg=dict(type='Normal', layer='Linear', std=0.01)))
+
+
+def plugged(model, **kwargs):
+    return MODELS.build(ConfigDict(type='plugconv_mm.plug', model=model, **dict(
+        dict(rules=RULES, input_size=(64, 96)), **kwargs)))
+
+
+def test_the_model_is_of_its_own_class_and_plugged():
+    model = plugged(classifier())
+    assert type(model) is ImageClassifier
+    assert [name for name, module in model.named_modules() if isinstance(module, PluggedConv2d)] == [
+        'backbone.layer4.1.conv2', 'backbone.layer4.2.conv2']
+    assert model.backbone.layer4[1].conv2.new.parc_h.weight.shape[2] == 3  # of an image of 96 pixels
+
+
+def test_a_training_starts_from_the_weights_of_the_model_as_it_was(tmp_path):
+    source = MODELS.build(classifier())
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    write_checkpoint({'state_dict': source.state_dict(), 'meta': {}}, tmp_path / 'x.pth')
+    model = plugged(classifier(), checkpoint=str(tmp_path / 'x.pth'))
+    as_made = copy.deepcopy(model.backbone.layer4[1].conv2.new.state_dict())
+    model.init_weights()
+    assert torch.equal(model.eval()(X), source.eval()(X))
+    new = model.backbone.layer4[1].conv2.new.state_dict()
+    assert all(torch.equal(new[key], value) for key, value in as_made.items())
+    copied = copy.deepcopy(model)
+    unplug(copied)
+    assert copied.state_dict().keys() == source.state_dict().keys()
+
+
+def test_pretrained_parts_are_loaded(tmp_path):
+    source = MODELS.build(classifier().backbone)
+    source.init_weights()
+    write_checkpoint({'state_dict': source.state_dict(), 'meta': {}}, tmp_path / 'x.pth')
+    model = plugged(classifier(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))))
+    model.init_weights()
+    for name, value in source.state_dict().items():
+        name = name.replace('conv2.', 'conv2.base.') if name.startswith(('layer4.1.', 'layer4.2.')) else name
+        assert torch.equal(model.backbone.state_dict()[name], value), name
+
+
+def test_the_preprocessor_of_the_runner_is_handed_on():
+    cfg = classifier()
+    preprocessor = cfg.pop('data_preprocessor')
+    assert plugged(cfg, data_preprocessor=preprocessor).data_preprocessor.mean.flatten().tolist() == [1.] * 3
+    other = dict(preprocessor, mean=[9.] * 3)
+    assert plugged(classifier(), data_preprocessor=other).data_preprocessor.mean.flatten().tolist() == [1.] * 3
+
+
+def test_a_detector_of_mmdet():
+    """Heads draw every convolution in them anew, but not those of the operators; maps behind proposals have no size."""
+    cfg = read_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
+    cfg.backbone.update(init_cfg=None, base_channels=8)
+    cfg.neck.update(in_channels=[32, 64, 128, 256], out_channels=16)
+    cfg.rpn_head.update(in_channels=16, feat_channels=16)
+    cfg.roi_head.bbox_roi_extractor.out_channels = cfg.roi_head.bbox_head.in_channels = 16
+    cfg._scope_ = 'mmdet'
+    rules = [*RULES, dict(target=r're:neck\.fpn_convs.*', to=dict(type='plugconv_mm.GnConv2d', order=2)),
+             dict(target='rpn_head.rpn_conv', to=dict(type='plugconv_mm.KWConv2d'), start='residual')]
+    model = plugged(cfg, rules=rules, input_size=(128, 128))
+    assert type(model).__name__ == 'FasterRCNN'
+    model.init_weights()
+    losses = model.eval().backbone(torch.rand(1, 3, 128, 128))
+    assert [tuple(x.shape[1:]) for x in model.neck(losses)] == [(16, 32, 32), (16, 16, 16), (16, 8, 8), (16, 4, 4),
+                                                               (16, 2, 2)]
+
+
+def test_rules_that_do_not_fit_end_before_any_training():
+    with pytest.raises(PlugError, match='means no convolution'):
+        plugged(classifier(), rules=[dict(target='backbone.layer5', to=dict(type='plugconv_mm.ParCHW2d'))])
