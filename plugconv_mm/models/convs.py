@@ -8,6 +8,7 @@ from plugconv_mm.plugging.convs import (
     KWConv2d,
     ParC2d,
     ParCHW2d,
+    ParCMixer,
 )
 from plugconv_mm.registry import MODELS
 
@@ -15,4 +16,4 @@ for conv in CONVS.values():
     MODELS.register_module(module=conv)
 
 __all__ = ['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'HorGnConv2d', 'KWConv2d', 'ParC2d',
-           'ParCHW2d']
+           'ParCHW2d', 'ParCMixer']
