@@ -109,7 +109,8 @@ def _run(model: nn.Module, input_size: tuple[int, int], watch: Callable[[nn.Modu
     shell = copy.deepcopy(model, {
         key: nn.Parameter(torch.empty_like(tensor, device='meta'), requires_grad=False)
         if isinstance(tensor, nn.Parameter) else torch.empty_like(tensor, device='meta')
-        for key, tensor in tensors.items()}).eval()
+        for key, tensor in tensors.items()})
+    shell.eval()  # which returns nothing in backbones of OpenMMLab
     watch(shell)
     try:
         with torch.no_grad():
