@@ -42,9 +42,9 @@ def mm_model(package, name, **kwargs):
     return getattr(pytest.importorskip(f'{package}.models.backbones'), name)(**kwargs)
 
 
-def mmpretrain_vit(**kwargs):
+def mmpretrain_vit():
     arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
-    return mm_model('mmpretrain', 'VisionTransformer', **dict(dict(arch=arch, img_size=64, drop_path_rate=0.2), **kwargs))
+    return mm_model('mmpretrain', 'VisionTransformer', arch=arch, img_size=64, drop_path_rate=0.2)
 
 
 WIDTHS = dict(embed_dims=8, num_layers=(1, 1), num_heads=(1, 2), num_stages=2, patch_sizes=(4, 3), strides=(4, 2),
@@ -99,7 +99,7 @@ def build(case):
 def outputs(net, x):
 
     def flat(found):
-        return [part for each in found for part in flat(each)] if isinstance(found, (tuple, list)) else [found.flatten()]
+        return sum(map(flat, found), []) if isinstance(found, (tuple, list)) else [found.flatten()]
 
     return torch.cat(flat(net(x)))
 
@@ -369,8 +369,8 @@ class WindowAttention(nn.Module):
     (lambda: build('mmdet-pvt')[0], dict(target='layers.0.1.1.attn', to=dict(PARC, grid=(4, 4))), None,
      'its calls give the size of the map, .* leave out grid and prefix'),
     (lambda: build('mmdet-pvt')[0], dict(target='layers.0.1.1.attn'), None, "meta_size='auto' needs input_size"),
-], ids=['cross', 'mask', 'batch', 'unknown', 'windows', 'encoder', 'no-size', 'no-name', 'warehouse', 'argument', 'part',
-        'grid', 'auto'])
+], ids=['cross', 'mask', 'batch', 'unknown', 'windows', 'encoder', 'no-size', 'no-name', 'warehouse', 'argument',
+        'part', 'grid', 'auto'])
 def test_attention_that_cannot_be_plugged(make, rule, size, message):
     net = make()
     before = repr(net)
