@@ -11,6 +11,7 @@ from plugconv_mm.plugging.convs import (
     LargeKernelConv2d,
     ParC2d,
     ParCHW2d,
+    ParCMixer,
 )
 from plugconv_mm.registry import MODELS
 
@@ -18,4 +19,4 @@ for conv in CONVS.values():
     MODELS.register_module(module=conv)
 
 __all__ = ['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d', 'LargeKernelConv2d', 'ParC2d',
-           'ParCHW2d']
+           'ParCHW2d', 'ParCMixer']

@@ -9,7 +9,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from plugconv_mm import plugging
-from plugconv_mm.plugging import PluggedConv2d
+from plugconv_mm.plugging.plugged import Beside
 from plugconv_mm.registry import MODELS
 
 
@@ -57,7 +57,7 @@ def _init_weights(model: nn.Module, names: Sequence[str], checkpoint: str | None
     The model's own initialisation would draw every convolution in them, too.
     """
     layers = (model.get_submodule(name) for name in names)
-    operators = [layer.new if isinstance(layer, PluggedConv2d) else layer for layer in layers]
+    operators = [layer.new if isinstance(layer, Beside) else layer for layer in layers]
     operators += getattr(model, 'plugged_warehouses', [])
     before = [{key: value.clone() for key, value in operator.state_dict().items()} for operator in operators]
     type(model).init_weights(model)  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ type                             channels                 groups             bia
 ``GnConv2d``                     any that order divides   1                  of the output projection
 ``ParC2d``                       as many out as in        any                as asked
 ``ParCHW2d``                     as many out as in, even  1 or all channels  as asked
+``ParCMixer``                    as many out as in, even  all channels       as asked
 ``GlobalLocalFilter``            as many out as in, even  all channels       either: its last norm has one
 ``DecomposedLargeKernelConv2d``  as many out as in        all channels       either: its batch norms have one
 ``LargeKernelConv2d``            as many out as in        all channels       either: its batch norms have one
@@ -212,6 +213,27 @@ class ParCHW2d(_SameShape, ops.ParCHW2d):
         self.groups = groups
 
 
+class ParCMixer(_SameShape, ops.ParCMixer):
+    """:class:`plugconv_mm.ops.ParCMixer` with the arguments of ``nn.Conv2d``; its view is the whole map.
+
+    Args:
+        in_channels: As in ``nn.Conv2d``, as are the next seven; even, and all of them groups.
+        meta_size: As in :class:`ParC2d`, as are the next two.
+        position_embedding: Whether there are embeddings.
+        backend: As in :func:`plugconv_mm.ops.parc_conv2d`.
+
+    Raises:
+        ValueError: As in :class:`ParC2d`, and for a convolution that is not depthwise.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1,
+                 padding: Size | str = 0, dilation: Size = 1, groups: int = 1, bias: bool = True, *,
+                 meta_size: int = 14, position_embedding: bool = True, backend: str = 'auto') -> None:
+        self._take(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        self._take_depthwise(groups)
+        super().__init__(in_channels, meta_size, position_embedding, backend, bias)
+
+
 class GlobalLocalFilter(_SameShape, ops.GlobalLocalFilter):
     """:class:`plugconv_mm.ops.GlobalLocalFilter` with the arguments of ``nn.Conv2d``; the bias is in its last norm.
 
@@ -293,4 +315,5 @@ class KWConv2d(_LikeConv2d, ops.KWConv2d):
 
 
 CONVS: dict[str, type[nn.Module]] = {conv.__name__: conv for conv in (
-    DecomposedLargeKernelConv2d, GlobalLocalFilter, GnConv2d, KWConv2d, LargeKernelConv2d, ParC2d, ParCHW2d)}
+    DecomposedLargeKernelConv2d, GlobalLocalFilter, GnConv2d, KWConv2d, LargeKernelConv2d, ParC2d, ParCHW2d,
+    ParCMixer)}

@@ -1,4 +1,5 @@
-"""A convolution with an operator added to it, which starts as the convolution alone."""
+"""Layers with an operator added to them, which start as the layers alone."""
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -6,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.ops.kernel_warehouse.warehouse import WarehouseLayer
+from plugconv_mm.plugging.attention import Call, Grid, TokenMixer
 
 
-class PluggedConv2d(nn.Module):
+class Beside(nn.Module):
     """A layer and an operator beside it: base(x) + gamma · new(x), of which gamma is zero at first.
 
     What it computes at first is what the layer computed, to the bit, for finite inputs. The operator gets gradients as
@@ -18,21 +20,15 @@ class PluggedConv2d(nn.Module):
     Args:
         base: The layer, which stays as it is.
         new: The operator.
-
-    Shapes:
-        (N, C, H, W) -> as `base` gives it.
+        channels: Channels of the output.
     """
 
-    def __init__(self, base: nn.Module, new: nn.Module) -> None:
+    def __init__(self, base: nn.Module, new: nn.Module, channels: int) -> None:
         super().__init__()
         self.base = base
         self.new = new
-        weight = base.weight
-        self.gamma = nn.Parameter(weight.new_zeros(base.out_channels))  # type: ignore[operator,arg-type]
+        self.gamma = nn.Parameter(next(base.parameters()).new_zeros(channels))
         self.register_load_state_dict_pre_hook(self._take_names_of_base)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.base(x), self.gamma[:, None, None], self.new(x))
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -51,6 +47,61 @@ class PluggedConv2d(nn.Module):
                 state_dict[f'{prefix}base.{rest}'] = state_dict.pop(key)
 
 
+class PluggedConv2d(Beside):
+    """A convolution and an operator beside it, see :class:`Beside`.
+
+    Args:
+        base: The convolution, which stays as it is.
+        new: The operator.
+
+    Shapes:
+        (N, C, H, W) -> as `base` gives it.
+    """
+
+    def __init__(self, base: nn.Module, new: nn.Module) -> None:
+        super().__init__(base, new, base.out_channels)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.base(x), self.gamma[:, None, None], self.new(x))
+
+
+class PluggedAttention(Beside):
+    """An attention and an operator on the map that its tokens form, see :class:`Beside`.
+
+    Args:
+        base: The attention, which stays as it is.
+        new: The operator, which reads the call of the attention.
+        channels: Channels of the tokens.
+
+    Shapes:
+        As `base` takes and gives them.
+    """
+
+    new: TokenMixer
+
+    def __init__(self, base: nn.Module, new: TokenMixer, channels: int) -> None:
+        super().__init__(base, new, channels)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        out = self.base(*args, **kwargs)
+        kind = self.new.kind
+        return out if kind.windows else self.add(out, kind.read(*args, **kwargs))  # mix_windows has the whole map
+
+    def add(self, out: Any, call: Call) -> Any:
+        """Add the operator to what the attention gave for a call."""
+        tokens, *others = out if isinstance(out, tuple) else (out, )
+        tokens = torch.addcmul(tokens, self.gamma, self.new.mix(call))
+        return (tokens, *others) if isinstance(out, tuple) else tokens
+
+
+def mix_windows(block: nn.Module, x: Tensor) -> Tensor:
+    """``_attn`` of a Swin block of timm, which sees the whole map (N, H, W, C) where its attention sees windows."""
+    attention, call = block.attn, Call(x, x.shape[1:3])
+    if isinstance(attention, PluggedAttention):
+        return attention.add(type(block)._attn(block, x), call)  # type: ignore[attr-defined]
+    return attention.mix(call)  # type: ignore[operator,union-attr]
+
+
 def unplug(model: nn.Module) -> list[str]:
     """Take out what was plugged with ``start='residual'``, so that the layers stand alone again.
 
@@ -61,8 +112,15 @@ def unplug(model: nn.Module) -> list[str]:
         The names of the layers.
     """
     plugged = {name: module for name, module in model.named_modules(remove_duplicate=False)
-               if isinstance(module, PluggedConv2d)}
+               if isinstance(module, Beside)}
     replace(model, {name: module.base for name, module in plugged.items()})
+    for name in plugged:
+        model.get_submodule(name.rpartition('.')[0]).__dict__.pop('_attn', None)
+    read = {id(module.grid) for module in model.modules() if isinstance(module, TokenMixer)}
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, Grid) and id(hook) not in read:
+                del module._forward_hooks[key]
     if hasattr(model, 'plugged_warehouses'):
         used = {id(module.warehouse) for module in model.modules() if isinstance(module, WarehouseLayer)}
         kept = [warehouse for warehouse in model.plugged_warehouses if id(warehouse) in used]
@@ -76,4 +134,8 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
     """Put modules in the places of those of these names."""
     for name, module in modules.items():
         parent, _, child = name.rpartition('.')
-        setattr(model.get_submodule(parent), child, module)
+        owner = model.get_submodule(parent)
+        setattr(owner, child, module)
+        mixer = module.new if isinstance(module, PluggedAttention) else module
+        if isinstance(mixer, TokenMixer) and mixer.kind.windows:
+            owner.__dict__['_attn'] = functools.partial(mix_windows, owner)

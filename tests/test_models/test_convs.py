@@ -26,6 +26,7 @@ CONVS = {
     'ParC2d-groups': (dict(meta_size=7, backend='gemm'), 2),
     'ParCHW2d': (dict(), 1),
     'ParCHW2d-depthwise': (dict(meta_size=5), 8),
+    'ParCMixer': (dict(meta_size=5), 8),
     'GlobalLocalFilter': (dict(h=5, w=3), 8),
     'DecomposedLargeKernelConv2d': (dict(large_kernel=11), 8),
     'LargeKernelConv2d': (dict(large_kernel=11), 8),

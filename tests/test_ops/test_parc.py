@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from plugconv_mm.ops import ParC2d, ParCHW2d, parc_conv2d
+from plugconv_mm.ops import ParC2d, ParCHW2d, ParCMixer, parc_conv2d
 from plugconv_mm.ops.parc import layers
 from plugconv_mm.ops.parc.backends import BACKENDS, fft
 
@@ -301,6 +301,19 @@ def test_halves_go_along_the_two_axes():
     assert ParCHW2d(8, 7, depthwise=False).parc_h.weight.shape == (4, 4, 7, 1)
 
 
+def test_the_mixer_goes_along_both_axes_in_both_orders():
+    layer = ParCMixer(8, 7)
+    x = torch.randn(2, 8, 9, 5)
+    y = layer(x)
+    hw, wh = layer.branch_hw, layer.branch_wh
+    assert [part.direction for part in (*hw, *wh)] == ['H', 'W', 'W', 'H']
+    assert torch.equal(y[:, :4], hw.second(hw.first(x[:, :4]))) and torch.equal(y[:, 4:], wh.second(wh.first(x[:, 4:])))
+    reached = torch.autograd.grad(layer(x.requires_grad_())[:, :, 4, 2].sum(), x)[0]
+    assert reached.all()  # one position depends on the whole map
+    assert not [key for key, _ in ParCMixer(8, 7, position_embedding=False, bias=False).named_parameters()
+                if not key.endswith('weight')]
+
+
 @pytest.mark.parametrize('height,width', [(7, 7), (14, 14), (56, 40), (200, 336)])
 def test_auto_is_one_of_the_three(height, width):
     layer = ParC2d(4, 'H', 7)
@@ -354,3 +367,7 @@ def test_odd_channels_have_no_halves():
         ParCHW2d(7, 14)
     with pytest.raises(ValueError, match=r'\(B, 8, H, W\), got \(1, 7, 5, 5\)'):
         ParCHW2d(8, 14)(torch.zeros(1, 7, 5, 5))
+    with pytest.raises(ValueError, match='got 7, which two does not divide'):
+        ParCMixer(7, 14)
+    with pytest.raises(ValueError, match=r'\(B, 8, H, W\), got \(1, 7, 5, 5\)'):
+        ParCMixer(8, 14)(torch.zeros(1, 7, 5, 5))

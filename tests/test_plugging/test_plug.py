@@ -15,6 +15,7 @@ from plugconv_mm.plugging.rules import stage_of
 
 OPERATORS = {  # and whether they replace depthwise convolutions only
     'ParCHW2d': (dict(meta_size='auto'), False),
+    'ParCMixer': (dict(meta_size='auto'), True),
     'ParC2d': (dict(meta_size=7, direction='W'), False),
     'GnConv2d': (dict(order=2), False),
     'GlobalLocalFilter': (dict(h='auto', w='auto'), True),

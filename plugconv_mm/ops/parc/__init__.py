@@ -13,6 +13,6 @@ tiled map), ``fft`` (Fast-ParC) and ``gemm`` (a product with the circulant matri
 in cost; ``auto`` takes the one that ``cost`` expects to be the fastest.
 """
 from plugconv_mm.ops.parc.functional import parc_conv2d
-from plugconv_mm.ops.parc.layers import ParC2d, ParCHW2d
+from plugconv_mm.ops.parc.layers import ParC2d, ParCHW2d, ParCMixer
 
-__all__ = ['ParC2d', 'ParCHW2d', 'parc_conv2d']
+__all__ = ['ParC2d', 'ParCHW2d', 'ParCMixer', 'parc_conv2d']

@@ -1,5 +1,6 @@
 """ParC as layers."""
 import math
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -128,3 +129,51 @@ class ParCHW2d(nn.Module):
             raise ValueError(f'expected a map of shape (B, {self.channels}, H, W), got {tuple(x.shape)}')
         first, second = x.chunk(2, dim=1)
         return torch.cat((self.parc_h(first), self.parc_w(second)), dim=1)
+
+
+class ParCMixer(nn.Module):
+    """ParC along H and then W on the first half of the channels, along W and then H on the second, depthwise.
+
+    The token mixer of ParC-Net's MetaFormer blocks, without the norm in it: every output position depends on the whole
+    map. Paper: https://arxiv.org/abs/2203.03952.
+
+    Args:
+        channels: Channels in and out; even.
+        meta_size: Length of the kernels and embeddings.
+        position_embedding: Whether the four convolutions have position embeddings.
+        backend: As in :func:`parc_conv2d`.
+        bias: Whether the four convolutions have a bias.
+
+    Shape: (B, channels, H, W) to the same.
+
+    Raises:
+        ValueError: If `channels` is odd; in forward, for another number of channels or dimensions.
+
+    Example:
+        >>> ParCMixer(8, meta_size=7)(torch.randn(1, 8, 9, 5)).shape
+        torch.Size([1, 8, 9, 5])
+    """
+
+    def __init__(self, channels: int, meta_size: int, position_embedding: bool = True, backend: str = 'auto',
+                 bias: bool = True) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f'the two orders of ParC-H and ParC-W share the channels half and half: got {channels}, '
+                             'which two does not divide. Choose an even width.')
+        self.channels = channels
+        half = channels // 2
+
+        def branch(first: str, second: str) -> nn.Sequential:
+            return nn.Sequential(OrderedDict(
+                (name, ParC2d(half, direction, meta_size, half, bias, position_embedding, backend))
+                for name, direction in (('first', first), ('second', second))))
+
+        self.branch_hw = branch('H', 'W')
+        self.branch_wh = branch('W', 'H')
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve `x` of shape (B, channels, H, W)."""
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f'expected a map of shape (B, {self.channels}, H, W), got {tuple(x.shape)}')
+        first, second = x.chunk(2, dim=1)
+        return torch.cat((self.branch_hw(first), self.branch_wh(second)), dim=1)
