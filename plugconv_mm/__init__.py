@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from plugconv_mm import checkpoint as checkpoint
     from plugconv_mm import models as models
     from plugconv_mm import ops as ops
+    from plugconv_mm import plugging as plugging
     from plugconv_mm import registry as registry
     from plugconv_mm.plugging import PlugReport as PlugReport
     from plugconv_mm.plugging import plug as plug

@@ -43,9 +43,10 @@ def test_editors_see_every_name(path):
 
 def test_the_package_itself():
     shown = imports_for_editors(ROOT)
-    assert set(shown) == set(plugconv_mm._LAZY) <= set(dir(plugconv_mm))
-    assert set(shown.values()) == {'plugconv_mm'}
-    for name in shown:
-        assert getattr(plugconv_mm, name).__name__ == f'plugconv_mm.{name}'
+    assert set(shown) == {*plugconv_mm._LAZY, *plugconv_mm._PLUGGING} <= set(dir(plugconv_mm))
+    for name, package in shown.items():
+        assert package == ('plugconv_mm.plugging' if name in plugconv_mm._PLUGGING else 'plugconv_mm')
+        value = getattr(plugconv_mm, name)
+        assert value is getattr(plugconv_mm.plugging, name, None) or value.__name__ == f'plugconv_mm.{name}'
     with pytest.raises(AttributeError, match="module 'plugconv_mm' has no attribute 'nothing'"):
         _ = plugconv_mm.nothing

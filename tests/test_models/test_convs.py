@@ -14,7 +14,7 @@ from mmengine.model import BaseModule  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 
 from plugconv_mm import ops  # noqa: E402
-from plugconv_mm.models import convs  # noqa: E402
+from plugconv_mm.plugging import convs  # noqa: E402
 from plugconv_mm.registry import MODELS  # noqa: E402
 
 # type: what stands in the conv_cfg beside it, groups

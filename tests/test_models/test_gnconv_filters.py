@@ -171,7 +171,7 @@ def test_a_subclass_of_a_convolution_stays_one():
 @pytest.mark.parametrize('filter, message', [
     ('9x9', "unknown filter '9x9': choose one of '7x7', 'gf', a kernel size"),
     ('k8', "has a centre, got 'k8': choose for example 'k9'"),
-    (dict(type='Conv2d'), "its type is one of .* ParCHW2d, got 'Conv2d'"),
+    (dict(type='Conv2d'), "its type is one of .* ParCMixer, got 'Conv2d'"),
     (dict(type='ParC'), "got 'ParC'"),
     (dict(type='GnConv2d'), "got 'GnConv2d'"),
     (dict(kernel_size=3), 'got None'),

@@ -248,7 +248,8 @@ def test_a_grid_stands_for_a_pass():
 
 
 OWN = {'ParC2d': {}, 'ParCHW2d': dict(meta_size='auto'), 'ParCMixer': dict(meta_size='auto'), 'GnConv2d': dict(order=2),
-       'GlobalLocalFilter': dict(h='auto', w='auto'), 'DecomposedLargeKernelConv2d': dict(large_kernel=7)}
+       'GlobalLocalFilter': dict(h='auto', w='auto'), 'DecomposedLargeKernelConv2d': dict(large_kernel=7),
+       'LargeKernelConv2d': dict(large_kernel=7)}
 
 
 @pytest.mark.parametrize('start', ['residual', 'scratch'])

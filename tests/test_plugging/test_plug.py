@@ -20,6 +20,7 @@ OPERATORS = {  # and whether they replace depthwise convolutions only
     'GnConv2d': (dict(order=2), False),
     'GlobalLocalFilter': (dict(h='auto', w='auto'), True),
     'DecomposedLargeKernelConv2d': (dict(large_kernel=13), True),
+    'LargeKernelConv2d': (dict(large_kernel=13), True),
     'KWConv2d': (dict(share='stage', cell_num_ratio=1), False),
 }
 
