@@ -23,13 +23,16 @@ def _shapes(state: Mapping[str, object], prefix: str) -> dict[str, tuple[int, ..
 
 
 @functools.cache
-def _published(network: type) -> list[tuple[dict, dict[str, tuple[int, ...]]]]:
-    """The sizes of a network, with the names and shapes of their weights."""
-    published = []
-    for size in network.sizes():  # type: ignore[attr-defined]
-        with torch.device('meta'):
-            published.append((size, _shapes(network(**size).state_dict(), '')))
-    return published
+def _published(network: type, number: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights of one size of a network."""
+    with torch.device('meta'):
+        model = network(**network.sizes()[number])  # type: ignore[attr-defined]
+    return _shapes(model.state_dict(), '')
+
+
+def _size_of(network: type, shapes: dict[str, tuple[int, ...]]) -> dict | None:
+    sizes = network.sizes()  # type: ignore[attr-defined]
+    return next((size for i, size in enumerate(sizes) if _published(network, i) == shapes), None)
 
 
 def check_size(state: Mapping[str, object], own: Mapping[str, object], model: 'nn.Module', said: str) -> None:
@@ -53,8 +56,7 @@ def check_size(state: Mapping[str, object], own: Mapping[str, object], model: 'n
         given, expected = _shapes(state, prefix), _shapes(own, prefix)
         if not given or given == expected:
             continue
-        size, own_size = (next((size for size, shapes in _published(network) if shapes == wanted), None)
-                          for wanted in (given, expected))
+        size, own_size = _size_of(network, given), _size_of(network, expected)
         if size is not None and own_size is not None:
             raise CheckpointSizeError(
                 f'{said} It has the weights of {network.__name__} with {_listed(size)}, and the model is one with '

@@ -25,7 +25,7 @@ def built(network, **arguments):
 
 @pytest.mark.parametrize('network', NETWORKS, ids=lambda network: network.__name__)
 def test_every_size_is_told_from_every_other(network):
-    sizes = [size for size in network.sizes() if 'img384' not in str(size)][:6]  # to build one takes half a second
+    sizes = [size for size in network.sizes() if 'img384' not in str(size)][:3]  # to build one takes half a second
     models = [built(network, **size) for size in sizes]
     for size, model in zip(sizes, models, strict=True):
         check_size(model.state_dict(), model.state_dict(), model, '')

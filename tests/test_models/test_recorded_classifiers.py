@@ -15,7 +15,8 @@ from plugconv_mm.runtime.build import build_model  # noqa: E402
 from plugconv_mm.runtime.read_config import read_config  # noqa: E402
 from plugconv_mm.runtime.weights import build_with_weights  # noqa: E402
 
-RECORDS = [path.stem for path in sorted(recorded.FOLDER.glob('cls_*.json'))]
+RECORDS = [pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem == 'cls_hat_net_medium' else [])
+           for path in sorted(recorded.FOLDER.glob('cls_*.json'))]
 
 
 @pytest.mark.parametrize('name', RECORDS)
@@ -36,7 +37,8 @@ def test_a_published_file_gives_the_published_logits(name, tmp_path):
 
 
 @pytest.mark.parametrize('arch, config', [
-    ('tiny', 'hornet-tiny-7x7_32xb128_in1k'), ('tiny-gf', 'hornet-tiny-gf_32xb128_in1k')])
+    pytest.param('tiny', 'hornet-tiny-7x7_32xb128_in1k', marks=pytest.mark.slow),
+    ('tiny-gf', 'hornet-tiny-gf_32xb128_in1k')])
 def test_a_file_of_mmpretrain_gives_the_logits_of_mmpretrain(arch, config, tmp_path):
     """HorNet as mmpretrain hosts it, under its own names."""
     theirs = build_model(read_config(f'mmpretrain::hornet/hornet-{arch}_8xb128_in1k.py')).eval()

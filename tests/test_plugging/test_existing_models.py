@@ -30,7 +30,7 @@ def build(library, name):
 
 
 def networks():
-    for library, names, quick in (('torchvision', TORCHVISION, 6), ('timm', TIMM, 6)):
+    for library, names, quick in (('torchvision', TORCHVISION, 4), ('timm', TIMM, 4)):
         for i, name in enumerate(names):
             yield pytest.param(library, name, marks=[] if i < quick else pytest.mark.slow, id=f'{library}-{name}')
 
