@@ -63,7 +63,8 @@ def test_gradients(kind, kernel_size, size, training):
 def test_gradients_of_gradients(kind):
     module = randomise_state(kind(2, 21, 3)).double()
     x = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x, _: module(x), (x, getattr(module, module.large[0]).conv.weight))
+    assert torch.autograd.gradgradcheck(lambda x, _: module(x), (x, getattr(module, module.large[0]).conv.weight),
+                                        fast_mode=True)
 
 
 @pytest.mark.parametrize('kind', KINDS)

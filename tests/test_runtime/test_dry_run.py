@@ -31,11 +31,9 @@ SOME = [
     'digits/upernet_parc-resnet50-thin_digits',
     'parc/mask-rcnn_parc-mobilenetv2_fpn_ms-480-800-1x_coco',
     'parc/parcnet-s_8xb128_in1k-256px',
-    'hornet/hornet-tiny-gf_32xb128_in1k',
     'horfpn/panoptic-fpn_r50_horfpn_1x_coco',
     'slak/faster-rcnn_slak-tiny_fpn_1x_voc0712',
     'kernel_warehouse/kw1d4x-resnet18_32xb128_in1k',
-    'transcnn/retinanet_transcnn-tiny_fpn_1x_coco',
 ]
 
 
