@@ -16,21 +16,21 @@ from plugconv_mm.registry import MODELS
 @MODELS.register_module()
 def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_size: tuple[int, int] | None = None,
          checkpoint: str | None = None, data_preprocessor: Mapping[str, Any] | None = None) -> nn.Module:
-    """Build a model and plug operators into it, with :func:`plugconv_mm.plug`.
+    """Build a model and plug operators into it, with ``plugconv_mm.plug``.
 
     The result is the model itself, of its own class, for every Runner and tool. Its pretrained parts, and then the
     checkpoint, are loaded where a training begins, as other models do; the operators begin as they are made.
 
     Args:
         model: Config of the model.
-        rules: As in :func:`plugconv_mm.plug`.
+        rules: As in ``plugconv_mm.plug``.
         input_size: H and W of the images, for arguments that are ``'auto'``.
         checkpoint: File or address of weights of the model as it is without operators, which training starts from.
         data_preprocessor: Config of the model's preprocessor, where the model's own config has none; what Runners hand
             on.
 
     Raises:
-        PlugError: As in :func:`plugconv_mm.plug`.
+        PlugError: As in ``plugconv_mm.plug``.
 
     Example:
         In a config::

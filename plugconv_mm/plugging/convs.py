@@ -1,7 +1,7 @@
 """The operators with the arguments of ``nn.Conv2d``, in whose place they stand.
 
 A ``conv_cfg=dict(type='plugconv_mm.GnConv2d')`` and the like makes them, wherever a convolution is built with
-``mmcv.cnn.build_conv_layer``, as in every ``ConvModule``, and so do the rules of :func:`plugconv_mm.plug`. Arguments
+``mmcv.cnn.build_conv_layer``, as in every ``ConvModule``, and so do the rules of ``plugconv_mm.plug``. Arguments
 that they cannot honour are refused; what is their own stands in the ``conv_cfg`` or the rule. Stride 1 and "same"
 padding are what all but ``KWConv2d`` ask for: their kernels are as large as they are, whatever ``kernel_size`` the
 layer had.
@@ -77,7 +77,7 @@ def gnconv_filter(filter: ops.gnconv.Filter) -> ops.gnconv.Filter:
 
     Args:
         filter: '7x7', 'gf' or a kernel size such as 'k31', as for the operator; or a dict whose type is one of the
-            convolutions in :data:`CONVS`, with the rest of a ``conv_cfg`` and ``kernel_size``, 7 by default.
+            convolutions in ``CONVS``, with the rest of a ``conv_cfg`` and ``kernel_size``, 7 by default.
             They are built depthwise: ``dict(type='ParCHW2d', meta_size=14)``,
             ``dict(type='DecomposedLargeKernelConv2d', kernel_size=51)``, ``dict(type='KWConv2d', kernel_size=7)``.
 

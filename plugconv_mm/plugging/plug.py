@@ -29,14 +29,15 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
     Layers that are one module under several names stay one.
 
     Attention is plugged as a whole, where its tokens form a map and its class is one of
-    :data:`plugconv_mm.plugging.ATTENTIONS`: the operator, ``ParCMixer`` for example, works on the map as a depthwise
+    ``plugconv_mm.plugging.ATTENTIONS``: the operator, ``ParCMixer`` for example, works on the map as a depthwise
     convolution would (``GnConv2d`` mixes the channels, too). With ``start='scratch'`` the attention is gone, and a
     transformer of such blocks is a ConvNet, as in Fast-ParC, https://arxiv.org/abs/2210.04020. Tokens ahead of the map,
     such as the class token, get the mean of the operator's map.
 
     Args:
         model: Any model whose layers are ``nn.Conv2d`` or its children, or attention, on any device, not compiled yet.
-        rules: :class:`Rule` objects, or dicts with their arguments. ``'auto'`` as ``meta_size`` of ParC, and as
+        rules: :class:`~plugconv_mm.plugging.rules.Rule` objects, or dicts with their arguments. ``'auto'`` as
+            ``meta_size`` of ParC, and as
             ``filter_size`` or ``h`` and ``w`` of the global filter, stands for the size of the layer's map.
             ``dict(type='KWConv2d', share='stage', cell_num_ratio=…)`` lets the layers of each stage share a warehouse
             (``share='model'``: all layers of the rule; by default each has its own), with the arguments of

@@ -23,10 +23,10 @@ class Rule:
     Args:
         target: The full name of a layer; ``'re:…'`` with a regular expression that matches full names; or a function
             of the name and the module that says whether it is meant.
-        to: The operator: ``dict(type='plugconv_mm.ParCHW2d', …)`` with a type of :data:`plugconv_mm.plugging.CONVS`
+        to: The operator: ``dict(type='plugconv_mm.ParCHW2d', …)`` with a type of ``plugconv_mm.plugging.CONVS``
             and its own arguments; a function that makes it of the arguments of ``nn.Conv2d``; or None, which leaves the
             layers alone. For attention, these are the arguments of a depthwise 1x1, and a dict may have ``grid`` and
-            ``prefix``, see :func:`plugconv_mm.plug`.
+            ``prefix``, see ``plugconv_mm.plug``.
         exclude: Names, as of `target`, that are not meant.
         where: What the layers have to be like: ``type`` (name of the class or of one of its parents), ``kernel_size``,
             ``stride``, ``padding``, ``dilation``, ``groups`` (or ``'depthwise'``), ``in_channels``, ``out_channels``;

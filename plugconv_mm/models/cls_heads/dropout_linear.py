@@ -16,7 +16,7 @@ class DropoutLinearClsHead(LinearClsHead):
         num_classes: Number of classes.
         in_channels: Channels C of the pooled features.
         dropout: Probability of dropping a feature while training.
-        **kwargs: As in :class:`mmpretrain.models.heads.LinearClsHead`.
+        **kwargs: As in ``mmpretrain.models.heads.LinearClsHead``.
 
     Shapes:
         tuple whose last element is (N, C) -> (N, num_classes).
