@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plugconv_mm.models.convs import LargeKernelConv2d as LargeKernelConv2d
     from plugconv_mm.models.convs import ParC2d as ParC2d
     from plugconv_mm.models.convs import ParCHW2d as ParCHW2d
+    from plugconv_mm.models.convs import ParCMixer as ParCMixer
     from plugconv_mm.models.decode_heads import HorUPerHead as HorUPerHead
     from plugconv_mm.models.decode_heads import PointwiseASPPHead as PointwiseASPPHead
     from plugconv_mm.models.necks import ExpandedPooling as ExpandedPooling
@@ -36,8 +37,9 @@ __getattr__, __dir__, __all__ = plug_ins(
     __name__,
     backbones=backbones.__all__,
     cls_heads=cls_heads.__all__,
-    convs=['DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d', 'LargeKernelConv2d', 'ParC2d',
-           'ParCHW2d'],
+    convs=[
+        'DecomposedLargeKernelConv2d', 'GlobalLocalFilter', 'GnConv2d', 'KWConv2d',
+        'LargeKernelConv2d', 'ParC2d', 'ParCHW2d', 'ParCMixer'],
     decode_heads=decode_heads.__all__,
     necks=necks.__all__,
     box_tta=['BoxTTAModel'],

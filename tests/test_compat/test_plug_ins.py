@@ -41,6 +41,14 @@ def test_editors_see_every_name(path):
         assert getattr(package, name) is getattr(importlib.import_module(module), name)
 
 
+def test_every_convolution_is_declared():
+    """One that is not would be found only after another one was asked for."""
+    pytest.importorskip('mmengine')
+    from plugconv_mm.plugging import CONVS
+    from plugconv_mm.registry import MODELS
+    assert set(CONVS) <= set(MODELS.declared())
+
+
 def test_the_package_itself():
     shown = imports_for_editors(ROOT)
     assert set(shown) == {*plugconv_mm._LAZY, *plugconv_mm._PLUGGING} <= set(dir(plugconv_mm))

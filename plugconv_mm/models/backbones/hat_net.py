@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.arch import check_per_stage, look_up_arch
 from plugconv_mm.models.backbones.base import Backbone
 from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
-from plugconv_mm.models.backbones.residual_block import ResidualBlock, drop_path_rates
-from plugconv_mm.ops import HMHSA
+from plugconv_mm.models.backbones.residual_block import drop_path_rates
+from plugconv_mm.models.backbones.transcnn import TransCNNBlock
 from plugconv_mm.registry import MODELS
 
 
@@ -28,20 +28,6 @@ class HATInvertedResidual(nn.Sequential):
                 nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False),
                 nn.SiLU(inplace=True)),
             conv3=nn.Sequential(nn.Conv2d(width, channels, 1, bias=False), build_norm_layer(norm_cfg, channels)[1])))
-
-
-class HATBlock(ResidualBlock):
-    """Two residual branches: x + H-MHSA(x), then x + convolutions(x)."""
-
-    def __init__(self, channels: int, head_width: int, grid_size: int, pool_ratio: int, expand_ratio: int,
-                 kernel_size: int, drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
-        super().__init__(drop_path, with_cp)
-        self.attn = HMHSA(channels, grid_size, pool_ratio, head_width, lambda c: build_norm_layer(norm_cfg, c)[1])
-        self.conv = HATInvertedResidual(channels, expand_ratio, kernel_size, norm_cfg)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(x))
-        return x + self.drop_path(self.conv(x))
 
 
 @MODELS.register_module()
@@ -119,8 +105,10 @@ class HATNet(Backbone):
                     conv=nn.Conv2d(channels[i - 1], channels[i], 3, stride=2, padding=1),
                     norm=build_norm_layer(norm_cfg, channels[i])[1])))
             self.blocks.append(nn.Sequential(*(
-                HATBlock(channels[i], arch['head_widths'][i], grid_sizes[i], pool_ratios[i], arch['expand_ratios'][i],
-                         arch['kernel_sizes'][i], next(rates), norm_cfg, with_cp) for _ in range(depth))))
+                TransCNNBlock(channels[i], arch['head_widths'][i], grid_sizes[i], pool_ratios[i],
+                              HATInvertedResidual(channels[i], arch['expand_ratios'][i], arch['kernel_sizes'][i],
+                                                  norm_cfg),
+                              next(rates), norm_cfg, with_cp) for _ in range(depth))))
         self._freeze_stages()
 
     def _stem(self, x: Tensor) -> Tensor:

@@ -34,13 +34,13 @@ class TransCNNInvertedResidual(nn.Sequential):
 
 
 class TransCNNBlock(ResidualBlock):
-    """Two residual branches: x + H-MHSA(x), then x + convolutions(x)."""
+    """Two residual branches: x + H-MHSA(x), then x + convolutions(x); the block of HAT-Net, too."""
 
-    def __init__(self, channels: int, head_width: int, grid_size: int, pool_ratio: int, expand_ratio: int,
-                 kernel_size: int, drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
+    def __init__(self, channels: int, head_width: int, grid_size: int, pool_ratio: int, conv: nn.Module,
+                 drop_path: float, norm_cfg: dict, with_cp: bool) -> None:
         super().__init__(drop_path, with_cp)
         self.attn = HMHSA(channels, grid_size, pool_ratio, head_width, lambda c: build_norm_layer(norm_cfg, c)[1])
-        self.conv = TransCNNInvertedResidual(channels, expand_ratio, kernel_size, norm_cfg)
+        self.conv = conv
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(x))
@@ -128,7 +128,8 @@ class TransCNN(Backbone):
             if i:
                 self.add_module(f'ds{i + 1}', TransCNNDownsample(channels[i - 1], channels[i], norm_cfg))
             self.blocks.append(nn.Sequential(*(
-                TransCNNBlock(channels[i], head_width, grid_sizes[i], pool_ratios[i], expand_ratios[i], kernel_sizes[i],
+                TransCNNBlock(channels[i], head_width, grid_sizes[i], pool_ratios[i],
+                              TransCNNInvertedResidual(channels[i], expand_ratios[i], kernel_sizes[i], norm_cfg),
                               rates.pop(0), norm_cfg, with_cp) for _ in range(depth))))
         self._freeze_stages()
 
