@@ -3,7 +3,9 @@
 A config of mmdet, mmseg or mmpretrain reaches what is registered here as ``type='plugconv_mm.<Name>'`` after
 ``custom_imports = dict(imports=['plugconv_mm'])``.
 """
+import copy
 import sys
+from typing import Any
 
 from plugconv_mm.compat.packages import install_help
 from plugconv_mm.errors import MissingPackageError
@@ -32,6 +34,14 @@ class PlugInRegistry(root.Registry):
             for location in self._locations:
                 getattr(sys.modules[location], name, None)
         return super().get(key)
+
+    def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
+        """Build from a config; a plug-in that is named without a scope is ours, whatever the default scope is."""
+        kind = cfg.get('type') if isinstance(cfg, dict) else None
+        if isinstance(kind, str) and kind in self.declared():
+            cfg = copy.copy(cfg)
+            cfg['type'] = f'{self.scope}.{kind}'
+        return super().build(cfg, *args, **kwargs)
 
     def declared(self) -> list[str]:
         """List the names of the plug-ins, with those that were never asked for."""

@@ -49,6 +49,17 @@ def test_every_convolution_is_declared():
     assert set(CONVS) <= set(MODELS.declared())
 
 
+def test_ours_are_built_in_any_default_scope():
+    pytest.importorskip('mmpretrain')
+    from mmengine.registry import init_default_scope
+
+    from plugconv_mm.registry import MODELS
+    cfg = dict(type='ParC2d', in_channels=4, out_channels=4, kernel_size=1, groups=4)
+    for scope in ('mmpretrain', 'mmengine'):
+        init_default_scope(scope)
+        assert type(MODELS.build(cfg)).__name__ == 'ParC2d' and cfg['type'] == 'ParC2d'
+
+
 def test_the_package_itself():
     shown = imports_for_editors(ROOT)
     assert set(shown) == {*plugconv_mm._LAZY, *plugconv_mm._PLUGGING} <= set(dir(plugconv_mm))
