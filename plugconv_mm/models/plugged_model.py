@@ -58,7 +58,6 @@ def _init_weights(model: nn.Module, names: Sequence[str], checkpoint: str | None
     """
     layers = (model.get_submodule(name) for name in names)
     operators = [layer.new if isinstance(layer, Beside) else layer for layer in layers]
-    operators += getattr(model, 'plugged_warehouses', [])
     before = [{key: value.clone() for key, value in operator.state_dict().items()} for operator in operators]
     type(model).init_weights(model)  # type: ignore[attr-defined]
     if checkpoint is not None:
