@@ -35,8 +35,12 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
     transformer of such blocks is a ConvNet, as in Fast-ParC, https://arxiv.org/abs/2210.04020. Tokens ahead of the map,
     such as the class token, get the mean of the operator's map.
 
+    A rule whose operator is one of ``plugconv_mm.plugging.BLOCKS``, such as ``HorNetBlock``, means whole modules that
+    give a map like the one that they get: residual blocks.
+
     Args:
-        model: Any model whose layers are ``nn.Conv2d`` or its children, or attention, on any device, not compiled yet.
+        model: Any model whose layers are ``nn.Conv2d`` or its children, or attention, on any device, neither compiled
+            nor quantised yet.
         rules: :class:`~plugconv_mm.plugging.rules.Rule` objects, or dicts with their arguments. ``'auto'`` as
             ``meta_size`` of ParC, and as
             ``filter_size`` or ``h`` and ``w`` of the global filter, stands for the size of the layer's map.
@@ -45,17 +49,17 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
             :class:`plugconv_mm.ops.KernelWarehouse`. For attention whose calls do not give the size of the map, as
             in ViT, ``grid=(H, W)`` stands for `input_size` and fixes the size, and ``prefix`` is the number of tokens
             ahead of the map, where the model does not say it.
-        input_size: H and W of the images for which ``'auto'``, and the convolution that makes the map of tokens, are
-            found.
+        input_size: H and W of the images for which ``'auto'``, the width of blocks, the convolution that makes the map
+            of tokens, and the multiply-adds of the report are found.
         dry_run: Whether to say what would be done, and to leave the model as it is.
 
     Returns:
         What was plugged and what was skipped.
 
     Raises:
-        PlugError: A rule that means no layer, or a layer that the operator cannot replace, that is plugged already, or
-            that is frozen; attention that is called with a mask or as cross-attention, or tokens that form no map; the
-            model is as it was then.
+        PlugError: A rule that means no layer, or a layer that the operator cannot replace, that is plugged already,
+            quantised or frozen; attention that is called with a mask or as cross-attention, or tokens that form no
+            map; the model is as it was then.
 
     Example:
         >>> import torch
@@ -159,6 +163,8 @@ def _why(model: nn.Module, rule: Rule, layers: Mapping[str, nn.Module], taken: S
         return f': where={dict(rule.where)} leaves out {", ".join(fitting[:3])}, {_brief(layers[fitting[0]])}'
     if others:
         name, module = next(iter(others.items()))
+        if 'quantized' in type(module).__module__:
+            return f': {name} is a quantised {type(module).__name__}: plug the operators in before quantisation'
         known = f', and attention that is known is {", ".join(ATTENTIONS)}, with the arguments of those of timm, ' \
                 'torchvision and OpenMMLab' if re.search('atten|attn|msa', type(module).__name__, re.IGNORECASE) else ''
         return f': {name} is a {type(module).__name__}{known}'
@@ -170,6 +176,8 @@ def _check(model: nn.Module, name: str, old: nn.Module, rule: Rule) -> None:
     """Raise a ValueError for a layer whose replacement would not train or would lose something."""
     if not any(parameter.requires_grad for parameter in old.parameters()):
         raise ValueError('it is frozen, and so would be what is plugged into it: let it train first, or exclude it')
+    if any(hasattr(part, 'weight_fake_quant') for part in old.modules()):
+        raise ValueError('it is prepared for quantisation: plug the operators in before')
     if rule.start != 'residual':
         if any(part._forward_hooks or part._forward_pre_hooks or hasattr(part, 'parametrizations')
                for part in old.modules()):

@@ -295,6 +295,20 @@ def test_a_compiled_model_is_refused(net):
         plug(torch.jit.trace(net, X), [rule_of('GnConv2d')])
 
 
+@pytest.mark.filterwarnings('ignore:torch.ao.quantization is deprecated', 'ignore:.*reduce_range')
+@pytest.mark.parametrize('converted, message', [
+    (True, 'means no convolution: stages.0.1.conv is a quantised Conv2d: plug the operators in before'),
+    (False, 'it is prepared for quantisation: plug the operators in before')])
+def test_a_quantised_model_is_refused(net, converted, message):
+    quantization = torch.ao.quantization
+    net.qconfig = quantization.get_default_qat_qconfig()
+    net = quantization.prepare_qat(net.train())
+    if converted:
+        net = quantization.convert(net.eval())
+    with pytest.raises(PlugError, match=message):
+        plug(net, [dict(target='stages.0.1.conv', to=dict(type='GnConv2d'), start='residual')])
+
+
 def test_device_type_and_mode_are_those_of_the_layer(net):
     net = net.double().to('meta')
     plug(net, [rule_of('ParCHW2d'), rule_of('DecomposedLargeKernelConv2d')], input_size=(48, 64))
