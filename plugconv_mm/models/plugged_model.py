@@ -9,7 +9,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from plugconv_mm import plugging
-from plugconv_mm.plugging.plugged import Beside
+from plugconv_mm.plugging.plugged import replace
 from plugconv_mm.registry import MODELS
 
 
@@ -45,23 +45,28 @@ def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_siz
     if data_preprocessor is not None:
         inner.setdefault('data_preprocessor', data_preprocessor)
     built = ROOT_MODELS.build(inner)
+    modules = dict(built.named_modules(remove_duplicate=False))
     report = plugging.plug(built, rules, input_size)
     print_log(f'Operators plugged into {type(built).__name__}:\n{report}', logger='current')
-    built.init_weights = functools.partial(_init_weights, built, report.plugged, checkpoint)
+    layers = {name: modules[name] for name in report.plugged}
+    built.init_weights = functools.partial(_init_weights, built, layers, checkpoint)
     return built
 
 
-def _init_weights(model: nn.Module, names: Sequence[str], checkpoint: str | None) -> None:
-    """Initialise what the model has of its own, and leave the operators as they were made.
+def _init_weights(model: nn.Module, layers: Mapping[str, nn.Module], checkpoint: str | None) -> None:
+    """Initialise and load the model as it is without operators, and leave these as they were made.
 
-    The model's own initialisation would draw every convolution in them, too.
+    Its own initialisation would draw every convolution in them, too, and what loads pretrained parts may ask the model
+    for the names of its layers.
     """
-    layers = (model.get_submodule(name) for name in names)
-    operators = [layer.new if isinstance(layer, Beside) else layer for layer in layers]
-    operators += getattr(model, 'plugged_warehouses', [])
-    before = [{key: value.clone() for key, value in operator.state_dict().items()} for operator in operators]
-    type(model).init_weights(model)  # type: ignore[attr-defined]
-    if checkpoint is not None:
-        load_checkpoint(model, checkpoint, map_location='cpu')
-    for operator, state in zip(operators, before, strict=True):
-        operator.load_state_dict(state)
+    operators = {name: model.get_submodule(name) for name in layers}
+    warehouses = model._modules.pop('plugged_warehouses', None)
+    replace(model, layers)
+    try:
+        type(model).init_weights(model)  # type: ignore[attr-defined]
+        if checkpoint is not None:
+            load_checkpoint(model, checkpoint, map_location='cpu')
+    finally:
+        replace(model, operators)
+        if warehouses is not None:
+            model.plugged_warehouses = warehouses

@@ -70,6 +70,33 @@ def test_pretrained_parts_are_loaded(tmp_path):
         assert torch.equal(model.backbone.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize('start', ['scratch', 'residual'])
+def test_pretrained_parts_whose_loader_asks_for_their_names(start, tmp_path, capsys):
+    """mmdet's Swin looks up each table of positions of the file among its own; nothing is said to be missing."""
+    swin = ConfigDict(type='mmdet.SwinTransformer', embed_dims=8, depths=[1, 1], num_heads=[1, 2], strides=[4, 2],
+                      out_indices=(0, 1))
+    source = MODELS.build(swin)
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    state = {f'backbone.{name}': value for name, value in source.state_dict().items()}
+    write_checkpoint({'state_dict': state, 'meta': {}}, tmp_path / 'x.pth')
+    model = plugged(dict(swin, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))), rules=[
+        dict(target=r're:stages\.1.*attn', to=dict(type='plugconv_mm.ParCMixer'), start=start),
+        dict(target='patch_embed.projection', to=dict(type='plugconv_mm.KWConv2d'), start=start)])
+    made = {name: value.clone() for name, value in model.state_dict().items()}
+    capsys.readouterr()
+    model.init_weights()
+    said = capsys.readouterr()
+    assert 'missing' not in said.out + said.err and 'unexpected' not in said.out + said.err
+    state, expected = model.state_dict(), source.state_dict()
+    assert list(state) == list(made) and 'plugged_warehouses.0.weights.0' in state
+    new = ('plugged_warehouses.', 'patch_embed.projection.', 'stages.1.blocks.0.attn.')
+    for name, value in state.items():
+        is_new = name.startswith(new) and '.base.' not in name
+        assert torch.equal(value, made[name] if is_new else expected[name.replace('.base.', '.')]), name
+    assert any('.base.' in name for name in state) == (start == 'residual')
+
+
 def test_the_preprocessor_of_the_runner_is_handed_on():
     cfg = classifier()
     preprocessor = cfg.pop('data_preprocessor')
