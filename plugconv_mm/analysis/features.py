@@ -81,8 +81,8 @@ def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | N
         if whole is model:
             backbone, neck = build_part(cfg, settings), build_part(cfg, model.neck) if part == 'neck' else None
         else:  # rules have the names of the whole model
-            plugged = build_part(cfg, whole)
-            backbone, neck = getattr(plugged, 'backbone', plugged), plugged.neck if part == 'neck' else None
+            whole = build_part(cfg, whole)
+            backbone, neck = getattr(whole, 'backbone', whole), whole.neck if part == 'neck' else None
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
         if stage is None or part == 'neck':
             raise
@@ -90,7 +90,11 @@ def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | N
                           + (f' ({error})' if str(error) else '')) from error
     found = FeatureMap(name, backbone, neck, -1 if index is None else index).eval().requires_grad_(False)
     if checkpoint is not None:
-        load_weights(found, checkpoint, ('backbone.', ) if neck is None else ('backbone.', 'neck.'))
+        parts = ('backbone.', ) if neck is None else ('backbone.', 'neck.')
+        if whole is model:
+            load_weights(found, checkpoint, parts)
+        else:  # what layers share is beside the backbone
+            load_weights(whole, checkpoint, (*parts, 'plugged_warehouses.') if hasattr(whole, 'backbone') else ('', ))
     return found
 
 
