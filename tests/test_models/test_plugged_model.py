@@ -7,14 +7,16 @@ import torch
 for name in ('mmdet', 'mmpretrain'):
     pytest.importorskip(name)
 
-from mmengine.config import ConfigDict  # noqa: E402
+from mmengine.config import Config, ConfigDict  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
+from mmengine.runner import load_checkpoint  # noqa: E402
 from mmpretrain.models import ImageClassifier  # noqa: E402
 
-from plugconv_mm.checkpoint import write_checkpoint  # noqa: E402
-from plugconv_mm.errors import PlugError  # noqa: E402
+from plugconv_mm.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
+from plugconv_mm.errors import CheckpointError, PlugError  # noqa: E402
 from plugconv_mm.plugging import PluggedConv2d, unplug  # noqa: E402
 from plugconv_mm.runtime.read_config import read_config  # noqa: E402
+from plugconv_mm.runtime.weights import load_weights  # noqa: E402
 
 RULES = [dict(target=r're:backbone\.layer4\..*\.conv2', where=dict(stride=1), start='residual',
               to=dict(type='plugconv_mm.ParCHW2d', meta_size='auto'))]
@@ -126,3 +128,45 @@ def test_a_detector_of_mmdet():
 def test_rules_that_do_not_fit_end_before_any_training():
     with pytest.raises(PlugError, match='means no convolution'):
         plugged(classifier(), rules=[dict(target='backbone.layer5', to=dict(type='plugconv_mm.ParCHW2d'))])
+
+
+# -- checkpoints
+
+def test_a_checkpoint_of_a_training_knows_its_rules(tmp_path):
+    """They are in its config, of which the model can be built."""
+    cfg = Config(dict(model=dict(type='plugconv_mm.plug', model=classifier(), rules=RULES, input_size=(64, 96))))
+    model = MODELS.build(cfg.model)
+    write_checkpoint({'state_dict': model.state_dict(), 'meta': {'cfg': cfg.pretty_text}}, tmp_path / 'x.pth')
+    read = Config.fromstring(read_checkpoint(tmp_path / 'x.pth')['meta']['cfg'], '.py')
+    assert read.model.rules == RULES
+    assert read.model.rules[0]['target'] == RULES[0]['target']
+    again = MODELS.build(read.model)
+    load_checkpoint(again, str(tmp_path / 'x.pth'))
+    assert torch.equal(again.eval()(X), model.eval()(X))
+
+
+@pytest.mark.parametrize('start', ['residual', 'scratch'])
+def test_a_plugged_checkpoint_and_the_model_as_it_was(start, tmp_path):
+    """None stands in for the other without a word; a training may start from the model as it was."""
+    rules = [dict(RULES[0], start=start)]
+    plain, with_rules = MODELS.build(classifier()), plugged(classifier(), rules=rules)
+    files = {}
+    for name, model in (('plain', plain), ('plugged', with_rules)):
+        files[name] = tmp_path / f'{name}.pth'
+        write_checkpoint({'state_dict': model.state_dict(), 'meta': {}}, files[name])
+    said = "operators plugged into 2 of its layers, e.g. backbone.layer4.1.conv2, and ImageClassifier has none there. " \
+           "Give the config of its training, with type='plugconv_mm.plug'"
+    with pytest.raises(CheckpointError, match=said if start == 'residual' else 'is a checkpoint of another model'):
+        load_weights(plain, files['plugged'])
+    if start == 'residual':
+        with pytest.raises(CheckpointError, match=said):
+            load_checkpoint(plain, str(files['plugged']))
+        with pytest.raises(CheckpointError, match=said.replace('backbone.layer4', 'layer4').replace(
+                'ImageClassifier', 'ResNet')):
+            MODELS.build(dict(classifier().backbone, init_cfg=dict(
+                type='Pretrained', checkpoint=str(files['plugged']), prefix='backbone.'))).init_weights()
+    with pytest.raises(CheckpointError, match='It has no operator for 2 of the plugged layers, e.g. backbone.layer4.1.c'
+                       if start == 'residual' else 'is a checkpoint of another model'):
+        load_weights(with_rules, files['plain'])
+    load_checkpoint(with_rules, str(files['plain']))
+    load_weights(with_rules, files['plugged'])
