@@ -9,13 +9,14 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from plugconv_mm import plugging
+from plugconv_mm.errors import PlugError
 from plugconv_mm.plugging.plugged import replace
 from plugconv_mm.registry import MODELS
 
 
 @MODELS.register_module()
 def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_size: tuple[int, int] | None = None,
-         checkpoint: str | None = None, data_preprocessor: Mapping[str, Any] | None = None) -> nn.Module:
+         checkpoint: str | None = None, data_preprocessor: Mapping[str, Any] | None = None, **others: Any) -> nn.Module:
     """Build a model and plug operators into it, with ``plugconv_mm.plug``.
 
     The result is the model itself, of its own class, for every Runner and tool. Its pretrained parts, and then the
@@ -28,9 +29,10 @@ def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_siz
         checkpoint: File or address of weights of the model as it is without operators, which training starts from.
         data_preprocessor: Config of the model's preprocessor, where the model's own config has none; what Runners hand
             on.
+        **others: Nothing but None, which tools set parts of a model to, as ``init_model`` of mmseg ``train_cfg``.
 
     Raises:
-        PlugError: As in ``plugconv_mm.plug``.
+        PlugError: As in ``plugconv_mm.plug``, and for settings that belong to the config of the model.
 
     Example:
         In a config::
@@ -41,6 +43,9 @@ def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_siz
                 dict(target=r're:backbone\\.layer4\\..*\\.conv2', where=dict(kernel_size=3, stride=1),
                      to=dict(type='plugconv_mm.ParCHW2d'), start='residual')])
     """
+    if given := [key for key, value in others.items() if value is not None]:
+        raise PlugError(f'plugconv_mm.plug does not take {", ".join(given)}: settings of the model itself belong into '
+                        f'its config, as model.model.{given[0]} of --cfg-options')
     inner = dict(model)
     if data_preprocessor is not None:
         inner.setdefault('data_preprocessor', data_preprocessor)

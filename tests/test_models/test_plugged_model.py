@@ -107,6 +107,13 @@ def test_the_preprocessor_of_the_runner_is_handed_on():
     assert plugged(classifier(), data_preprocessor=other).data_preprocessor.mean.flatten().tolist() == [1.] * 3
 
 
+def test_settings_of_the_model_beside_the_rules():
+    """Tools switch off parts of a model that they find by name; anything else would be lost."""
+    plugged(classifier(), train_cfg=None, pretrained=None)
+    with pytest.raises(PlugError, match=r'does not take backbone: .* as model\.model\.backbone of --cfg-options'):
+        plugged(classifier(), backbone=dict(depth=18))
+
+
 def test_a_detector_of_mmdet():
     """Heads draw every convolution in them anew, but not those of the operators; maps behind proposals have no size."""
     cfg = read_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
@@ -154,7 +161,7 @@ def test_a_plugged_checkpoint_and_the_model_as_it_was(start, tmp_path):
     for name, model in (('plain', plain), ('plugged', with_rules)):
         files[name] = tmp_path / f'{name}.pth'
         write_checkpoint({'state_dict': model.state_dict(), 'meta': {}}, files[name])
-    said = "operators plugged into 2 of its layers, e.g. backbone.layer4.1.conv2, and ImageClassifier has none there. " \
+    said = 'plugged into 2 of its layers, e.g. backbone.layer4.1.conv2, and ImageClassifier has none there. ' \
            "Give the config of its training, with type='plugconv_mm.plug'"
     with pytest.raises(CheckpointError, match=said if start == 'residual' else 'is a checkpoint of another model'):
         load_weights(plain, files['plugged'])
