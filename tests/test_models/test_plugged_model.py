@@ -104,8 +104,8 @@ def test_kernels_are_embedded_as_they_were_loaded(tmp_path):
     for parameter in source.parameters():
         torch.nn.init.normal_(parameter, 0, 0.1)
     write_checkpoint({'state_dict': source.state_dict(), 'meta': {}}, tmp_path / 'x.pth')
-    model = plugged(classifier(), checkpoint=str(tmp_path / 'x.pth'), rules=[
-        dict(target=r're:backbone\.layer4\.[12]\.conv2', to=dict(type='KWConv2d', share='stage'), start='embed')]).eval()
+    model = plugged(classifier(), checkpoint=str(tmp_path / 'x.pth'), rules=[dict(
+        target=r're:backbone\.layer4\.[12]\.conv2', to=dict(type='KWConv2d', share='stage'), start='embed')]).eval()
     x = torch.rand(2, 3, 64, 64)
     assert not torch.allclose(model(x)[0], source(x)[0])
     model.init_weights()
