@@ -39,6 +39,17 @@ class Beside(nn.Module):
             return getattr(self.base, name)
 
     @staticmethod
+    def _add(out: Tensor, gamma: Tensor, new: Tensor) -> Tensor:
+        """out + gamma · new, in the strides of `out`.
+
+        PyTorch leaves the strides of axes of length 1 open, and the next layer goes by them when it chooses its
+        algorithm, whose rounding would differ.
+        """
+        total = torch.addcmul(out, gamma, new)
+        open_axes = all(n == 1 or a == b for n, a, b in zip(out.shape, out.stride(), total.stride(), strict=True))
+        return total.as_strided(out.shape, out.stride()) if open_axes and total.stride() != out.stride() else total
+
+    @staticmethod
     def _take_names_of_base(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         """Rename the weights of a model that was not plugged yet."""
         for key in [key for key in state_dict if key.startswith(prefix)]:
@@ -62,7 +73,7 @@ class PluggedConv2d(Beside):
         super().__init__(base, new, base.out_channels)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.base(x), self.gamma[:, None, None], self.new(x))
+        return self._add(self.base(x), self.gamma[:, None, None], self.new(x))
 
 
 class PluggedAttention(Beside):
@@ -90,7 +101,7 @@ class PluggedAttention(Beside):
     def add(self, out: Any, call: Call) -> Any:
         """Add the operator to what the attention gave for a call."""
         tokens, *others = out if isinstance(out, tuple) else (out, )
-        tokens = torch.addcmul(tokens, self.gamma, self.new.mix(call))
+        tokens = self._add(tokens, self.gamma, self.new.mix(call))
         return (tokens, *others) if isinstance(out, tuple) else tokens
 
 

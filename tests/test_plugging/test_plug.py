@@ -79,6 +79,19 @@ def test_a_residual_starts_as_the_model_was(net, operator):
     assert torch.equal(pickle.loads(pickle.dumps(net))(X), expected)
 
 
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_strides_are_those_of_the_layer(net, operator, memory_format):
+    """By them the next layer chooses its algorithm, and so its rounding; those of a 1x1 map are open."""
+    plug(net, [rule_of(operator)], input_size=(48, 64))
+    net.to(memory_format=memory_format)
+    for layer in net.modules():
+        for size in ((1, 1), (1, 3), (3, 4)):
+            if isinstance(layer, PluggedConv2d):
+                x = torch.rand(2, 8, *size).to(memory_format=memory_format)
+                assert layer(x).stride() == layer.base(x).stride()
+
+
 @pytest.mark.parametrize('start', ['residual', 'scratch'])
 @pytest.mark.parametrize('operator', OPERATORS)
 def test_everything_new_is_trained_and_saved(net, operator, start):
