@@ -124,7 +124,8 @@ def _choose(model: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
             if rule.to is not None:
                 chosen[name] = rule
     for outer in chosen:
-        if outer in attentions and (inner := [name for name in chosen if name.startswith(f'{outer}.')]):
+        inner = [name for name in chosen if name.startswith(f'{outer}.')]
+        if inner and (outer in attentions or chosen[outer].start == 'scratch'):
             raise PlugError(f'{chosen[inner[0]].said} means {inner[0]}, which is a part of {outer}, '
                             f'{_brief(layers[outer])}, that {chosen[outer].said} means: exclude one of them')
     return {name: chosen[name] for name in layers if name in chosen}

@@ -122,8 +122,13 @@ def unplug(model: nn.Module) -> list[str]:
     Returns:
         The names of the layers.
     """
-    plugged = {name: module for name, module in model.named_modules(remove_duplicate=False)
-               if isinstance(module, Beside)}
+    plugged: dict[str, Beside] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, Beside):
+            for outer in plugged:
+                if name.startswith(f'{outer}.base.'):
+                    name = name.replace(f'{outer}.base.', f'{outer}.', 1)
+            plugged[name] = module
     replace(model, {name: module.base for name, module in plugged.items()})
     for name in plugged:
         model.get_submodule(name.rpartition('.')[0]).__dict__.pop('_attn', None)
@@ -142,10 +147,11 @@ def unplug(model: nn.Module) -> list[str]:
 
 
 def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    """Put modules in the places of those of these names."""
-    for name, module in modules.items():
+    """Put modules in the places of those of these names; those inside others first, while these have their names."""
+    for name, module in sorted(modules.items(), key=lambda item: -item[0].count('.')):
         parent, _, child = name.rpartition('.')
         owner = model.get_submodule(parent)
+        owner = owner.base if isinstance(owner, Beside) else owner
         setattr(owner, child, module)
         mixer = module.new if isinstance(module, PluggedAttention) else module
         if isinstance(mixer, TokenMixer) and mixer.kind.windows:

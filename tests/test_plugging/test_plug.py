@@ -283,6 +283,38 @@ def test_one_module_under_two_names_stays_one(net):
         plug(net, [rule_of('ParCHW2d')], input_size=(48, 64))
 
 
+class Switched(nn.Conv2d):
+    """A convolution with one inside, as the switchable atrous convolution of DetectoRS."""
+
+    def __init__(self):
+        super().__init__(8, 8, 3, padding=1)
+        self.switch = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return super().forward(x) * self.switch(x).sigmoid()
+
+
+def test_a_convolution_inside_another(net):
+    net.stages[1][1]['conv'] = Switched()
+    names = [f'stages.1.1.conv{inner}' for inner in ('', '.switch')]
+    expected, state = net(X), net.state_dict()
+    rule = dict(target='re:' + '|'.join(names), to=dict(type='ParCHW2d', meta_size=7), start='residual')
+    assert plug(net, [rule]).plugged == names
+    assert torch.equal(net(X), expected)
+    found = net.load_state_dict(state, strict=False)
+    assert not found.unexpected_keys and not [key for key in found.missing_keys if '.new.' not in key
+                                              and not key.endswith('.gamma')]
+    for name in names:
+        nn.init.ones_(net.get_submodule(name).gamma)
+    net(X).sum().backward()
+    assert all(parameter.grad is not None for name, parameter in net.named_parameters() if '.new.' in name)
+    assert unplug(net) == names
+    assert torch.equal(net(X), expected) and net.state_dict().keys() == state.keys()
+    with pytest.raises(PlugError, match=r'means stages\.1\.1\.conv\.switch, which is a part of stages\.1\.1\.conv, '
+                                        'Switched 3x3 .* exclude one of them'):
+        plug(net, [dict(rule, start='scratch')])
+
+
 def test_a_weight_that_two_layers_have(net):
     net.stages[1][1]['conv'].weight = net.stages[0][1]['conv'].weight
     with pytest.raises(PlugError, match=r"its weights are those of stages\.1\.1\.conv, too: use start='residual'"):
