@@ -42,7 +42,7 @@ def map_sizes(model: nn.Module, names: Iterable[str], input_size: tuple[int, int
 
 
 def token_maps(model: nn.Module, prefixes: Mapping[str, int],
-               input_size: tuple[int, int]) -> tuple[Sizes, dict[str, str]]:
+               input_size: tuple[int, int]) -> tuple[Sizes, dict[str, str], dict[str, str]]:
     """Find the heights and widths of the maps that the tokens of some attentions form, as :func:`map_sizes` does.
 
     Where the call of an attention does not give them, they are those of the last convolution ahead of it, outside of
@@ -54,15 +54,16 @@ def token_maps(model: nn.Module, prefixes: Mapping[str, int],
         input_size: H and W of the image.
 
     Returns:
-        For each attention that was reached and whose tokens form a map, all sizes of it; and the names of the
-        convolutions that give the sizes, by those of the attentions.
+        For each attention that was reached and whose tokens form a map, all sizes of it; the names of the
+        convolutions that give the sizes, by those of the attentions; and why attentions cannot be plugged that are
+        called with a mask or as cross-attention.
 
     Raises:
-        PlugError: If the model fails before any of the attentions, or if one is called with a mask or as
-            cross-attention.
+        PlugError: If the model fails before any of the attentions.
     """
     sizes: Sizes = defaultdict(set)
     sources: dict[str, str] = {}
+    refused: dict[str, str] = {}
     made: dict[str, tuple[int, int]] = {}
 
     def keep(name: str, output: Tensor) -> None:
@@ -76,7 +77,8 @@ def token_maps(model: nn.Module, prefixes: Mapping[str, int],
         try:
             call = kind_of(attention).read(*args, **kwargs)  # type: ignore[union-attr]
         except PlugError as error:
-            raise PlugError(f'{name}: {error}') from error
+            refused[name] = str(error)
+            return
         if call.size is not None:
             sizes[name].add(tuple(call.size))
         elif call.x.dim() == 3:
@@ -99,11 +101,12 @@ def token_maps(model: nn.Module, prefixes: Mapping[str, int],
                 lambda module, args, kwargs, name=name, windows=site != name: see(name, windows, module, args, kwargs),
                 with_kwargs=True)
 
-    _run(model, input_size, watch, sizes)
-    return dict(sizes), sources
+    _run(model, input_size, watch, sizes, refused)
+    return dict(sizes), sources, refused
 
 
-def _run(model: nn.Module, input_size: tuple[int, int], watch: Callable[[nn.Module], None], found: Sizes) -> None:
+def _run(model: nn.Module, input_size: tuple[int, int], watch: Callable[[nn.Module], None],
+         *found: Mapping[str, Any]) -> None:
     """Run a copy of a model without memory for its weights, whose layers `watch` gives hooks that fill `found`."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     shell = copy.deepcopy(model, {
@@ -118,7 +121,7 @@ def _run(model: nn.Module, input_size: tuple[int, int], watch: Callable[[nn.Modu
     except PlugError:
         raise
     except Exception as error:  # whatever a model does behind the layers, or without values
-        if not found:
+        if not any(found):
             raise PlugError(f'{type(model).__name__} cannot be run on an image of {input_size[0]}x{input_size[1]} '
-                            f"without values, to find the sizes of its maps: {error}. Give numbers in place of 'auto', "
-                            'and grid=(H, W) to rules for attention') from error
+                            f'without values, to find the sizes of its maps: {type(error).__name__}: {error}. Give '
+                            "numbers in place of 'auto', and grid=(H, W) to rules for attention") from error

@@ -71,7 +71,7 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
         raise PlugError(f'{type(model).__name__} is compiled: plug the operators into the model before it is compiled')
     made = as_rules(rules)
     chosen = _choose(model, made)
-    sizes, sources = _sizes(model, chosen, input_size)
+    sizes, sources, refused = _sizes(model, chosen, input_size)
     grids: dict[str, Grid] = {}
     warehouses = [make_warehouse(rule) for rule in made]
     by_module: dict[nn.Module, nn.Module] = {}
@@ -82,6 +82,8 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
         if old not in by_module:
             try:
                 _check(model, name, old, rule)
+                if name in refused:
+                    raise ValueError(refused[name])
                 if kind_of(old):
                     by_module[old] = make_of_attention(model, name, rule, sizes.get(name), sources.get(name), grids)
                 else:
@@ -170,10 +172,12 @@ def _check(model: nn.Module, name: str, old: nn.Module, rule: Rule) -> None:
 
 
 def _sizes(model: nn.Module, chosen: Mapping[str, Rule],
-           input_size: tuple[int, int] | None) -> tuple[Sizes, dict[str, str]]:
-    """Sizes of the maps that rules ask for, and the convolutions that make those of the attentions' tokens."""
+           input_size: tuple[int, int] | None) -> tuple[Sizes, dict[str, str], dict[str, str]]:
+    """Sizes of the maps that rules ask for, the convolutions that make those of the attentions' tokens, and why
+    attentions cannot be plugged."""
     sizes: Sizes = {}
     sources: dict[str, str] = {}
+    refused: dict[str, str] = {}
     if input_size:
         kinds = {name: kind_of(model.get_submodule(name)) for name in chosen}
         names = [name for name, rule in chosen.items() if any(rule.own.get(key) == 'auto' for key in AUTO)]
@@ -182,9 +186,9 @@ def _sizes(model: nn.Module, chosen: Mapping[str, Rule],
         prefixes = {name: rule.own.get('prefix', prefix_of(model, name)) for name, rule in chosen.items()
                     if kinds[name] and 'grid' not in rule.own and (name in names or not kinds[name].sized)}
         if prefixes:
-            maps, sources = token_maps(model, prefixes, input_size)
+            maps, sources, refused = token_maps(model, prefixes, input_size)
             sizes |= maps
-    return sizes, sources
+    return sizes, sources, refused
 
 
 def _count(report: PlugReport, modules: Mapping[str, nn.Module], warehouses: Sequence[KernelWarehouse]) -> None:
