@@ -68,8 +68,8 @@ def dry_pass(model: nn.Module, names: Iterable[str], prefixes: Mapping[str, int]
     except Exception as error:  # whatever a model does behind the layers, or without values
         if needed and not any(seen.sizes for seen in watch.seen.values()):
             raise PlugError(f'{type(model).__name__} cannot be run on an image of {input_size[0]}x{input_size[1]} '
-                            f"without values, to find the sizes of its maps: {error}. Give numbers in place of 'auto', "
-                            'and grid=(H, W) to rules for attention') from error
+                            f'without values, to find the sizes of its maps: {type(error).__name__}: {error}. Give '
+                            "numbers in place of 'auto', and grid=(H, W) to rules for attention") from error
     return watch.seen
 
 

@@ -144,7 +144,8 @@ def _choose(model: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
         if rule.to is not None:
             chosen.update(dict.fromkeys(meant, rule))
     for outer in chosen:
-        if inner := [name for name in chosen if name.startswith(f'{outer}.')]:
+        inner = [name for name in chosen if name.startswith(f'{outer}.')]
+        if inner and (outer in attentions or chosen[outer].kind in BLOCKS or chosen[outer].start != 'residual'):
             raise PlugError(f'{chosen[inner[0]].said} means {inner[0]}, which is a part of {outer}, '
                             f'{_brief(everything[outer])}, that {chosen[outer].said} means: exclude one of them')
     return {name: chosen[name] for name in everything if name in chosen}

@@ -43,6 +43,17 @@ class Beside(nn.Module):
             return getattr(self.base, name)
 
     @staticmethod
+    def _add(out: Tensor, gamma: Tensor, new: Tensor) -> Tensor:
+        """out + gamma · new, in the strides of `out`.
+
+        PyTorch leaves the strides of axes of length 1 open, and the next layer goes by them when it chooses its
+        algorithm, whose rounding would differ.
+        """
+        total = torch.addcmul(out, gamma, new)
+        open_axes = all(n == 1 or a == b for n, a, b in zip(out.shape, out.stride(), total.stride(), strict=True))
+        return total.as_strided(out.shape, out.stride()) if open_axes and total.stride() != out.stride() else total
+
+    @staticmethod
     def _take_names_of_base(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         """Rename the weights of a model that was not plugged yet."""
         for key in [key for key in state_dict if key.startswith(prefix)]:
@@ -66,7 +77,7 @@ class PluggedConv2d(Beside):
         super().__init__(base, new, base.out_channels)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.base(x), self.gamma[:, None, None], self.new(x))
+        return self._add(self.base(x), self.gamma[:, None, None], self.new(x))
 
     @torch.no_grad()
     def as_one(self) -> nn.Module | None:
@@ -100,7 +111,7 @@ class PluggedBlock(Beside):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.base(x), self.gamma[:, None, None], self.new(x) - x)
+        return self._add(self.base(x), self.gamma[:, None, None], self.new(x) - x)
 
 
 class PluggedAttention(Beside):
@@ -128,7 +139,7 @@ class PluggedAttention(Beside):
     def add(self, out: Any, call: Call) -> Any:
         """Add the operator to what the attention gave for a call."""
         tokens, *others = out if isinstance(out, tuple) else (out, )
-        tokens = torch.addcmul(tokens, self.gamma, self.new.mix(call))
+        tokens = self._add(tokens, self.gamma, self.new.mix(call))
         return (tokens, *others) if isinstance(out, tuple) else tokens
 
 
@@ -185,8 +196,13 @@ def unplug(model: nn.Module) -> list[str]:
     Returns:
         The names of the layers.
     """
-    plugged = {name: module for name, module in model.named_modules(remove_duplicate=False)
-               if isinstance(module, Beside)}
+    plugged: dict[str, Beside] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, Beside):
+            for outer in plugged:
+                if name.startswith(f'{outer}.base.'):
+                    name = name.replace(f'{outer}.base.', f'{outer}.', 1)
+            plugged[name] = module
     replace(model, {name: module.base for name, module in plugged.items()})
     for name in plugged:
         model.get_submodule(name.rpartition('.')[0]).__dict__.pop('_attn', None)
@@ -199,10 +215,11 @@ def unplug(model: nn.Module) -> list[str]:
 
 
 def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    """Put modules in the places of those of these names."""
-    for name, module in modules.items():
+    """Put modules in the places of those of these names; those inside others first, while these have their names."""
+    for name, module in sorted(modules.items(), key=lambda item: -item[0].count('.')):
         parent, _, child = name.rpartition('.')
         owner = model.get_submodule(parent)
+        owner = owner.base if isinstance(owner, Beside) else owner
         setattr(owner, child, module)
         mixer = module.new if isinstance(module, PluggedAttention) else module
         if isinstance(mixer, TokenMixer) and mixer.kind.windows:

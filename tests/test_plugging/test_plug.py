@@ -78,6 +78,19 @@ def test_a_residual_starts_as_the_model_was(net, operator):
     assert torch.equal(pickle.loads(pickle.dumps(net))(X), expected)
 
 
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_strides_are_those_of_the_layer(net, operator, memory_format):
+    """By them the next layer chooses its algorithm, and so its rounding; those of a 1x1 map are open."""
+    plug(net, [rule_of(operator)], input_size=(48, 64))
+    net.to(memory_format=memory_format)
+    for layer in net.modules():
+        for size in ((1, 1), (1, 3), (3, 4)):
+            if isinstance(layer, PluggedConv2d):
+                x = torch.rand(2, 8, *size).to(memory_format=memory_format)
+                assert layer(x).stride() == layer.base(x).stride()
+
+
 @pytest.mark.parametrize('start', ['residual', 'scratch'])
 @pytest.mark.parametrize('operator', OPERATORS)
 def test_everything_new_is_trained_and_saved(net, operator, start):
@@ -266,6 +279,38 @@ def test_one_module_under_two_names_stays_one(net):
     assert net.stages[1][1]['conv'] is net.stages[0][1]['conv']
     with pytest.raises(PlugError, match='works on 6x8 and 12x16: give meta_size a number'):
         plug(net, [rule_of('ParCHW2d')], input_size=(48, 64))
+
+
+class Switched(nn.Conv2d):
+    """A convolution with one inside, as the switchable atrous convolution of DetectoRS."""
+
+    def __init__(self):
+        super().__init__(8, 8, 3, padding=1)
+        self.switch = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return super().forward(x) * self.switch(x).sigmoid()
+
+
+def test_a_convolution_inside_another(net):
+    net.stages[1][1]['conv'] = Switched()
+    names = [f'stages.1.1.conv{inner}' for inner in ('', '.switch')]
+    expected, state = net(X), net.state_dict()
+    rule = dict(target='re:' + '|'.join(names), to=dict(type='ParCHW2d', meta_size=7), start='residual')
+    assert plug(net, [rule]).plugged == names
+    assert torch.equal(net(X), expected)
+    found = net.load_state_dict(state, strict=False)
+    assert not found.unexpected_keys and not [key for key in found.missing_keys if '.new.' not in key
+                                              and not key.endswith('.gamma')]
+    for name in names:
+        nn.init.ones_(net.get_submodule(name).gamma)
+    net(X).sum().backward()
+    assert all(parameter.grad is not None for name, parameter in net.named_parameters() if '.new.' in name)
+    assert unplug(net) == names
+    assert torch.equal(net(X), expected) and net.state_dict().keys() == state.keys()
+    with pytest.raises(PlugError, match=r'means stages\.1\.1\.conv\.switch, which is a part of stages\.1\.1\.conv, '
+                                        'Switched 3x3 .* exclude one of them'):
+        plug(net, [dict(rule, start='scratch')])
 
 
 def test_a_weight_that_two_layers_have(net):
