@@ -105,15 +105,21 @@ def token_maps(model: nn.Module, prefixes: Mapping[str, int],
     return dict(sizes), sources, refused
 
 
-def _run(model: nn.Module, input_size: tuple[int, int], watch: Callable[[nn.Module], None],
-         *found: Mapping[str, Any]) -> None:
-    """Run a copy of a model without memory for its weights, whose layers `watch` gives hooks that fill `found`."""
+def without_values(model: nn.Module) -> nn.Module:
+    """A copy of a model without memory for its weights, for evaluation."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     shell = copy.deepcopy(model, {
         key: nn.Parameter(torch.empty_like(tensor, device='meta'), requires_grad=False)
         if isinstance(tensor, nn.Parameter) else torch.empty_like(tensor, device='meta')
         for key, tensor in tensors.items()})
     shell.eval()  # which returns nothing in backbones of OpenMMLab
+    return shell
+
+
+def _run(model: nn.Module, input_size: tuple[int, int], watch: Callable[[nn.Module], None],
+         *found: Mapping[str, Any]) -> None:
+    """Run a copy of a model without memory for its weights, whose layers `watch` gives hooks that fill `found`."""
+    shell = without_values(model)
     watch(shell)
     try:
         with torch.no_grad():
