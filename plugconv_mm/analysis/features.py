@@ -1,4 +1,5 @@
 """One feature map of a model: of its backbone, of its neck, or of a model of timm."""
+import copy
 import importlib.util
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.errors import ConfigError
 from plugconv_mm.runtime.build import build_part, is_whole_model
+from plugconv_mm.runtime.config_parts import without_operators
 from plugconv_mm.runtime.weights import load_weights
 
 
@@ -46,7 +48,8 @@ class FeatureMap(nn.Module):
 
 def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | None = None,
                   checkpoint: str | Path | None = None) -> FeatureMap:
-    """Build the part of a config's model that returns one feature map; its heads are not built.
+    """Build the part of a config's model that returns one feature map; its heads are not built, but where operators are
+    plugged into it.
 
     Args:
         cfg: A config of any task whose model has a backbone, or whose model is one.
@@ -59,7 +62,8 @@ def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | N
     Raises:
         ConfigError: A model without such a part or stage, or a checkpoint of another model.
     """
-    model = cfg.get('model') or {}
+    whole = copy.deepcopy(cfg.get('model') or {})
+    model = without_operators(whole)
     settings = model.get('backbone', model)
     if not isinstance(settings, dict) or 'type' not in settings or is_whole_model(cfg, settings):
         raise ConfigError(f'{name} has no model.backbone whose receptive field could be measured')
@@ -72,15 +76,18 @@ def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | N
         if stage in given:
             index = given.index(stage)
         else:
-            settings, index = type(settings)(settings | {'out_indices': (stage, )}), 0
+            settings['out_indices'], index = (stage, ), 0
     try:
-        backbone = build_part(cfg, settings)
+        if whole is model:
+            backbone, neck = build_part(cfg, settings), build_part(cfg, model.neck) if part == 'neck' else None
+        else:  # rules have the names of the whole model
+            whole = build_part(cfg, whole)
+            backbone, neck = getattr(whole, 'backbone', whole), whole.neck if part == 'neck' else None
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
         if stage is None or part == 'neck':
             raise
         raise ConfigError(f'{name} has no stage {stage}: {settings["type"]} does not take out_indices=({stage}, )'
                           + (f' ({error})' if str(error) else '')) from error
-    neck = build_part(cfg, model.neck) if part == 'neck' else None
     found = FeatureMap(name, backbone, neck, -1 if index is None else index).eval().requires_grad_(False)
     if checkpoint is not None:
         load_weights(found, checkpoint, ('backbone.', ) if neck is None else ('backbone.', 'neck.'))

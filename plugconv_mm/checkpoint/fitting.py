@@ -1,7 +1,7 @@
 """Names of weights as a model has them."""
 import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
@@ -85,3 +85,31 @@ def check_any_fits(state: Mapping[str, Tensor], loaded: int, own: Mapping[str, o
     raise CheckpointError(
         f'the checkpoint has no weight that fits {model}, which would stay as it was initialised: it has '
         f'{some_of(state)}, and {model} expects {some_of(own)}.{hint} Give a checkpoint of this model')
+
+
+def plugged_layers(names: Collection[str]) -> list[str]:
+    """Layers with an operator beside them, as the names of a model's weights tell."""
+    found = dict.fromkeys(name.partition('.base.')[0] for name in names if '.base.' in name)
+    new = {name.partition('.new.')[0] for name in names if '.new.' in name}
+    return [layer for layer in found if layer in new and f'{layer}.gamma' in names]
+
+
+def check_plugged(state: Mapping[str, object], own: Mapping[str, object], model: str) -> None:
+    """Refuse weights of layers with operators plugged into them, for a model that has the layers without operators.
+
+    Args:
+        state: The weights, under names that fit best.
+        own: The model's names, with anything.
+        model: Name of the model, for the message.
+
+    Raises:
+        CheckpointError: The layers would stay as they were initialised.
+    """
+    layers = [layer for layer in plugged_layers(state) if f'{layer}.gamma' not in own and any(
+        name.startswith(f'{layer}.') for name in own)]
+    if layers:
+        raise CheckpointError(
+            f'the checkpoint is of a model with operators plugged into {len(layers)} of its layers, e.g. {layers[0]}, '
+            f"and {model} has none there. Give the config of its training, with type='plugconv_mm.plug' and the rules, "
+            "which is in the checkpoint, as meta['cfg']; or take the operators out of the trained model with "
+            'plugconv_mm.unplug, and save it')

@@ -42,7 +42,8 @@ def _register(module: Any) -> None:
 def _fitting(load_state_dict: Callable) -> Callable:
     """mmengine's ``load_state_dict``, for weights under the names of wrappers or of another package, too.
 
-    It raises a ``CheckpointError`` where the model takes none of them, or they are those of another size of it.
+    It raises a ``CheckpointError`` where the model takes none of them, or they are those of another size of it or of it
+    with operators plugged in.
     """
 
     @functools.wraps(load_state_dict)
@@ -50,11 +51,12 @@ def _fitting(load_state_dict: Callable) -> Callable:
         from mmengine.model import BaseTTAModel, is_model_wrapper
         from mmengine.runner.checkpoint import get_state_dict
 
-        from plugconv_mm.checkpoint.fitting import check_any_fits, fit_to_model
+        from plugconv_mm.checkpoint.fitting import check_any_fits, check_plugged, fit_to_model
         from plugconv_mm.checkpoint.sizes import check_size
         model: nn.Module = module.module if is_model_wrapper(module) or isinstance(module, BaseTTAModel) else module
         own = get_state_dict(model)
         state_dict = fit_to_model(state_dict, own)
+        check_plugged(state_dict, own, type(model).__name__)
         check_size(state_dict, own, model, f'the checkpoint does not fit {type(model).__name__}.')
         missing = set()
         # Old names become new ones while a module is loaded: what it missed tells what it took.

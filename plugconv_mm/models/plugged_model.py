@@ -9,13 +9,15 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from plugconv_mm import plugging
-from plugconv_mm.plugging.plugged import Beside
+from plugconv_mm.errors import PlugError
+from plugconv_mm.plugging.embedding import embed
+from plugconv_mm.plugging.plugged import replace
 from plugconv_mm.registry import MODELS
 
 
 @MODELS.register_module()
 def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_size: tuple[int, int] | None = None,
-         checkpoint: str | None = None, data_preprocessor: Mapping[str, Any] | None = None) -> nn.Module:
+         checkpoint: str | None = None, data_preprocessor: Mapping[str, Any] | None = None, **others: Any) -> nn.Module:
     """Build a model and plug operators into it, with ``plugconv_mm.plug``.
 
     The result is the model itself, of its own class, for every Runner and tool. Its pretrained parts, and then the
@@ -28,9 +30,10 @@ def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_siz
         checkpoint: File or address of weights of the model as it is without operators, which training starts from.
         data_preprocessor: Config of the model's preprocessor, where the model's own config has none; what Runners hand
             on.
+        **others: Nothing but None, which tools set parts of a model to, as ``init_model`` of mmseg ``train_cfg``.
 
     Raises:
-        PlugError: As in ``plugconv_mm.plug``.
+        PlugError: As in ``plugconv_mm.plug``, and for settings that belong to the config of the model.
 
     Example:
         In a config::
@@ -41,27 +44,36 @@ def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_siz
                 dict(target=r're:backbone\\.layer4\\..*\\.conv2', where=dict(kernel_size=3, stride=1),
                      to=dict(type='plugconv_mm.ParCHW2d'), start='residual')])
     """
+    if given := [key for key, value in others.items() if value is not None]:
+        raise PlugError(f'plugconv_mm.plug does not take {", ".join(given)}: settings of the model itself belong into '
+                        f'its config, as model.model.{given[0]} of --cfg-options')
     inner = dict(model)
     if data_preprocessor is not None:
         inner.setdefault('data_preprocessor', data_preprocessor)
     built = ROOT_MODELS.build(inner)
+    modules = dict(built.named_modules(remove_duplicate=False))
     report = plugging.plug(built, rules, input_size)
     print_log(f'Operators plugged into {type(built).__name__}:\n{report}', logger='current')
-    built.init_weights = functools.partial(_init_weights, built, report.plugged, checkpoint)
+    layers = {name: modules[name] for name in report.plugged}
+    embedded = [layer.name for layer in report.layers if layer.name in layers and layer.start.startswith('embed')]
+    built.init_weights = functools.partial(_init_weights, built, layers, embedded, checkpoint)
     return built
 
 
-def _init_weights(model: nn.Module, names: Sequence[str], checkpoint: str | None) -> None:
-    """Initialise what the model has of its own, and leave the operators as they were made.
+def _init_weights(model: nn.Module, layers: Mapping[str, nn.Module], embedded: Sequence[str],
+                  checkpoint: str | None) -> None:
+    """Initialise and load the model as it is without operators, and leave these as they were made.
 
-    The model's own initialisation would draw every convolution in them, too.
+    Its own initialisation would draw every convolution in them, too, and what loads pretrained parts may ask the model
+    for the names of its layers. Kernels are embedded as they are now.
     """
-    layers = (model.get_submodule(name) for name in names)
-    operators = [layer.new if isinstance(layer, Beside) else layer for layer in layers]
-    operators += getattr(model, 'plugged_warehouses', [])
-    before = [{key: value.clone() for key, value in operator.state_dict().items()} for operator in operators]
-    type(model).init_weights(model)  # type: ignore[attr-defined]
-    if checkpoint is not None:
-        load_checkpoint(model, checkpoint, map_location='cpu')
-    for operator, state in zip(operators, before, strict=True):
-        operator.load_state_dict(state)
+    operators = {name: model.get_submodule(name) for name in layers}
+    replace(model, layers)
+    try:
+        type(model).init_weights(model)  # type: ignore[attr-defined]
+        if checkpoint is not None:
+            load_checkpoint(model, checkpoint, map_location='cpu')
+    finally:
+        replace(model, operators)
+    for name in embedded:
+        embed(operators[name], layers[name])

@@ -119,3 +119,20 @@ def starting_weights(model: Any) -> Iterator[tuple[str, dict, str, str]]:
             yield path, node, 'init_cfg', start['checkpoint']
         if isinstance(pretrained, str):
             yield path, node, 'pretrained', pretrained
+        if _is_plugged(node) and node.get('checkpoint'):
+            yield path, node, 'checkpoint', node['checkpoint']
+
+
+def without_operators(model: Any) -> Any:
+    """The config of a model as it is without operators, in which its parts are found.
+
+    Args:
+        model: ``cfg.model``; what ``plugconv_mm.plug`` is given as ``model``, or itself where it plugs nothing.
+    """
+    while _is_plugged(model):
+        model = model.get('model')
+    return model
+
+
+def _is_plugged(settings: Any) -> bool:
+    return isinstance(settings, dict) and settings.get('type') in ('plugconv_mm.plug', 'plug')

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from plugconv_mm.runtime.config_parts import inner_datasets, starting_weights
+from plugconv_mm.runtime.config_parts import inner_datasets, starting_weights, without_operators
 from plugconv_mm.runtime.config_tree import map_values, walk
 
 # Shorter side of an image in the test, in pixels.
@@ -60,8 +60,9 @@ def make_small(cfg: Config, data: str | Path, longer: int = 0) -> None:
                  for _, dataset in inner_datasets((cfg.get(name) or {}).get('dataset'), name)]
     side = _side(pipelines[-1])
     factor = _SIDES[cfg.default_scope] / side if side else 1
+    model = without_operators(cfg.model)
     for node in (*pipelines, cfg.get('tta_pipeline'), cfg.get('data_preprocessor'),
-                 cfg.model.get('data_preprocessor'), cfg.model.get('test_cfg')):
+                 model.get('data_preprocessor'), model.get('test_cfg')):
         _scale(node, factor)
     cap_numbers(cfg.model)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

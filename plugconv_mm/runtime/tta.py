@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
 from plugconv_mm.errors import ConfigError
-from plugconv_mm.runtime.config_parts import class_of, datasets_at, evaluators_of, pipelines_of
+from plugconv_mm.runtime.config_parts import class_of, datasets_at, evaluators_of, pipelines_of, without_operators
 from plugconv_mm.runtime.config_tree import type_name
 
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
@@ -55,10 +55,11 @@ def _leave_out_masks(cfg: Config, scope: str | None) -> None:
     from mmdet.models.detectors.panoptic_two_stage_segmentor import TwoStagePanopticSegmentor
     from mmdet.models.detectors.single_stage_instance_seg import SingleStageInstanceSegmentor
     evaluators = [evaluator for _, evaluator in evaluators_of(cfg, 'test_evaluator')]
-    name, kind = type_name(cfg.model.type), class_of(cfg.model, MODELS, scope)
+    model = without_operators(cfg.model)
+    name, kind = type_name(model.type), class_of(model, MODELS, scope)
     beyond = [type_name(evaluator.get('type')) for evaluator in evaluators
               if type_name(evaluator.get('type')) in _BEYOND_BOXES]
-    if issubclass(kind, SingleStageInstanceSegmentor) and not cfg.model.get('bbox_head'):
+    if issubclass(kind, SingleStageInstanceSegmentor) and not model.get('bbox_head'):
         raise ConfigError(f'--tta merges boxes, and {name} predicts masks without boxes: evaluate it without --tta')
     if beyond or issubclass(kind, TwoStagePanopticSegmentor):
         raise ConfigError(f'--tta merges boxes, and {name} is evaluated by more than these'
@@ -69,5 +70,5 @@ def _leave_out_masks(cfg: Config, scope: str | None) -> None:
     for evaluator in with_masks:
         evaluator.metric = 'bbox'
     cfg.tta_model.type = 'plugconv_mm.BoxTTAModel'
-    if 'mask_head' in (cfg.model.get('roi_head') or {}):
-        cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+    if 'mask_head' in (model.get('roi_head') or {}):
+        model.roi_head.update(mask_head=None, mask_roi_extractor=None)

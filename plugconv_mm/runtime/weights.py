@@ -11,7 +11,7 @@ from mmengine.runner import CheckpointLoader, Runner, get_state_dict
 from torch import Tensor, nn
 
 from plugconv_mm.checkpoint import state_dict_of
-from plugconv_mm.checkpoint.fitting import classifier_beside, fit_to_model
+from plugconv_mm.checkpoint.fitting import check_plugged, classifier_beside, fit_to_model, plugged_layers
 from plugconv_mm.checkpoint.sizes import check_size
 from plugconv_mm.errors import CheckpointError, ConfigError
 from plugconv_mm.runtime.build import build_model
@@ -45,7 +45,12 @@ def _check_fit(filename: str | Path | None, model: nn.Module, own: Mapping[str, 
             (missing, 'of the model are not in it'), (unknown, 'in it are not of the model'),
             (other, 'have another shape')) if keys]
         message = f'{filename} is a checkpoint of another model than the config: {"; ".join(said)}.'
+        check_plugged(state, own, type(model).__name__)
         check_size(state, own, model, message)
+        if layers := [layer for layer in plugged_layers(own) if not any(
+                name.startswith((f'{layer}.gamma', f'{layer}.new.')) for name in state)]:
+            message += f' It has no operator for {len(layers)} of the plugged layers, e.g. {layers[0]}: a training ' \
+                       'starts from it with checkpoint=FILE beside the rules of plugconv_mm.plug.'
         raise CheckpointError(f'{message} Give the config that it was trained with')
 
 

@@ -6,6 +6,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.plugging import plug, unplug
 from plugconv_mm.plugging.attention import attentions_of
 from plugconv_mm.plugging.plugged import Beside
@@ -138,6 +139,7 @@ def assert_trains(model, names, loss, label):
         new = dict(layer.new.named_parameters(), gamma=layer.gamma)
         without = [key for key, p in new.items() if p.grad is None or not torch.isfinite(p.grad).all()]
         assert not without, (label, name, without)
-    for warehouse in getattr(model, 'plugged_warehouses', []):
-        assert unused or all(cells.grad is not None for cells in warehouse.weights), label
+    for warehouse in model.modules():
+        if isinstance(warehouse, KernelWarehouse) and not unused:
+            assert all(cells.grad is not None for cells in warehouse.weights), label
     return unused

@@ -12,11 +12,11 @@ from mmengine.model import revert_sync_batchnorm  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 
 from plugconv_mm.runtime.build import build_part  # noqa: E402
-from plugconv_mm.runtime.read_config import read_config  # noqa: E402
-from plugconv_mm.runtime.shrink_config import cap_numbers  # noqa: E402
+from plugconv_mm.runtime.read_config import find_config, read_config  # noqa: E402
+from plugconv_mm.runtime.shrink_config import cap_numbers, leave_out_weights  # noqa: E402
 
 QUICK = ['yolox/yolox_tiny_8xb8-300e_coco', 'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco']
-CONFIGS = {
+CONFIGS = {  # `model` is changed in its config, `size` is that of the images, where it is another
     'atss/atss_r50_fpn_1x_coco': {},
     'autoassign/autoassign_r50-caffe_fpn_1x_coco': {},
     'boxinst/boxinst_r50_fpn_ms-90k_coco': {},
@@ -58,17 +58,19 @@ CONFIGS = {
     'gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco': {},
     'grid_rcnn/grid-rcnn_r50_fpn_gn-head_1x_coco': {},
     'groie/faste-rcnn_r50_fpn_groie_1x_coco': {},
-    'guided_anchoring/ga-retinanet_r50_fpn_1x_coco': {},
+    'guided_anchoring/ga-retinanet_r50_fpn_1x_coco': dict(predicted=1),
     'hrnet/faster-rcnn_hrnetv2p-w18-2x_coco': {},
     'htc/htc_r50_fpn_1x_coco': {},
-    'lad/lad_r50-paa-r101_fpn_2xb8_coco_1x': {},
-    'ld/ld_r18-gflv1-r101_fpn_1x_coco': {},
+    'lad/lad_r50-paa-r101_fpn_2xb8_coco_1x': dict(model=dict(teacher_ckpt=None)),
+    'ld/ld_r18-gflv1-r101_fpn_1x_coco': dict(model=dict(teacher_ckpt=None, teacher_config=str(find_config(
+        'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py')))),
     'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco': {},
     'mask2former/mask2former_r50_8xb2-lsj-50e_coco': {},
     'mask_rcnn/mask-rcnn_r50_fpn_1x_coco': {},
     'maskformer/maskformer_r50_ms-16xb1-75e_coco': {},
     'ms_rcnn/ms-rcnn_r50_fpn_1x_coco': {},
-    'nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco': {},
+    'nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco': dict(
+        model=dict(backbone=dict(norm_cfg=dict(eps=1e-5)))),
     'nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco': {},
     'paa/paa_r50_fpn_1x_coco': {},
     'pafpn/faster-rcnn_r50_pafpn_1x_coco': {},
@@ -77,19 +79,18 @@ CONFIGS = {
     'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco': {},
     'pvt/retinanet_pvt-t_fpn_1x_coco': {},
     'pvt/retinanet_pvtv2-b0_fpn_1x_coco': {},
-    'queryinst/queryinst_r50_fpn_1x_coco': {},
+    'queryinst/queryinst_r50_fpn_1x_coco': dict(model=dict(test_cfg=dict(rcnn=dict(max_per_img=100)))),
     'regnet/retinanet_regnetx-800MF_fpn_1x_coco': {},
     'reppoints/reppoints-moment_r50_fpn_1x_coco': {},
     'res2net/faster-rcnn_res2net-101_fpn_2x_coco': {},
     'resnest/faster-rcnn_s50_fpn_syncbn-backbone+head_ms-range-1x_coco': {},
     'retinanet/retinanet_r50_fpn_1x_coco': {},
     'rpn/rpn_r50_fpn_1x_coco': {},
-    'rtmdet/rtmdet_tiny_8xb32-300e_coco': {},
+    'rtmdet/rtmdet_tiny_8xb32-300e_coco': dict(masks=False),
     'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco': {},
     'sabl/sabl-retinanet_r50_fpn_1x_coco': {},
     'scnet/scnet_r50_fpn_1x_coco': {},
     'seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1': {},
-    'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco': {},
     'solo/solo_r50_fpn_1x_coco': {},
     'solov2/solov2-light_r18_fpn_ms-3x_coco': {},
     'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco': {},
@@ -110,23 +111,29 @@ CONFIGS = {
 @pytest.mark.parametrize('config', [
     pytest.param(config, marks=[] if config in QUICK else pytest.mark.slow) for config in CONFIGS])
 def test_a_detector_starts_as_it_was(config, record_property):
-    height, width = CONFIGS[config].get('size', (64, 96))
+    options = CONFIGS[config]
+    height, width = options.get('size', (64, 96))
     cfg = read_config(f'mmdet::{config}.py')
-    cfg.model.data_preprocessor.batch_augments = None
+    leave_out_weights(cfg)
     cap_numbers(cfg.model)
+    cfg.merge_from_dict(dict(model=dict(options.get('model', {}), data_preprocessor=dict(batch_augments=None))))
     model = revert_sync_batchnorm(build_part(cfg, cfg.model))
     init_default_scope('mmdet')
     for key in ('iter', 'epoch'):  # heads ask a Runner's for them
         MessageHub.get_current_instance().update_info(key, 0)
     record_property('class', type(model).__name__)
-    inputs = demo_mm_inputs(2, [[3, height, width]] * 2, [3, 2], with_mask=True, with_semantic=True)
+    inputs = demo_mm_inputs(2, [[3, height, width]] * 2, [3, 2], with_mask=options.get('masks', True),
+                            with_semantic=True)
 
-    def call(network, mode):
-        data = network.data_preprocessor(copy.deepcopy(inputs), mode == 'loss')
+    def call(network, mode, number=2):
+        data = network.data_preprocessor({key: copy.deepcopy(parts[:number]) for key, parts in inputs.items()},
+                                         mode == 'loss')
         return network(**data, mode=mode)
+
+    def outputs(network):  # the convolutions on parts of a map, of guided anchoring, take one image at a time
+        return [call(network, mode, options.get('predicted', 2)) for mode in ('tensor', 'predict')]
 
     def loss(network):
         return network.parse_losses(call(network, 'loss'))[0]
 
-    plugging_sweep.check(model, lambda network: [call(network, 'tensor'), call(network, 'predict')], loss,
-                         (height, width), record_property)
+    plugging_sweep.check(model, outputs, loss, (height, width), record_property)

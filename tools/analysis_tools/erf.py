@@ -21,6 +21,7 @@ from plugconv_mm.analysis.receptive_field import SHARES, area_ratios, contributi
 from plugconv_mm.datasets.image_files import find_images, read_image
 from plugconv_mm.errors import ConfigError
 from plugconv_mm.runtime.build import check_device
+from plugconv_mm.runtime.config_parts import without_operators
 from plugconv_mm.runtime.options import make_parser
 from plugconv_mm.runtime.read_config import load_config
 from plugconv_mm.runtime.user_errors import plain_errors
@@ -67,7 +68,7 @@ def build(config: str, checkpoint: str | None, args: argparse.Namespace) -> tupl
             raise ConfigError(f'{config} has no neck')
         return map_of_timm(config.removeprefix('timm::'), args.stage, checkpoint), None
     cfg = load_config(argparse.Namespace(**{**vars(args), 'config': config}))
-    preprocessor = cfg.get('data_preprocessor') or (cfg.get('model') or {}).get('data_preprocessor')
+    preprocessor = cfg.get('data_preprocessor') or without_operators(cfg.get('model') or {}).get('data_preprocessor')
     return map_of_config(cfg, config, args.part, args.stage, checkpoint), preprocessor
 
 
