@@ -40,6 +40,17 @@ RULES = {
 }
 
 
+def take_statistics(model, loss):
+    """Let batch norms have the statistics of a batch."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.
+    with torch.no_grad():
+        loss(model.train())
+    for norm in norms:
+        norm.momentum = 0.1
+
+
 def tensors_in(found):
     """The tensors of what a model returns, in their order."""
     if isinstance(found, torch.Tensor):
@@ -51,7 +62,7 @@ def tensors_in(found):
     return sum(map(tensors_in, found), []) if isinstance(found, (list, tuple)) else []
 
 
-def check(model, outputs, loss, input_size, record):
+def check(model, outputs, loss, input_size, record, statistics=False):
     """Plug one operator after the other into copies of a model.
 
     Args:
@@ -60,6 +71,7 @@ def check(model, outputs, loss, input_size, record):
         loss: A function of the model that gives a number for a backward pass.
         input_size: H and W of the images.
         record: A function of the operator's name and of how many layers were plugged.
+        statistics: Whether batch norms first take the statistics of a batch, without which some overflow.
     """
 
     def computed(network):
@@ -70,6 +82,8 @@ def check(model, outputs, loss, input_size, record):
     for parameter in model.parameters():
         if not parameter.any():  # as at the ends of branches, on which nothing would depend
             nn.init.normal_(parameter, 0, 0.1)
+    if statistics:
+        take_statistics(model, loss)
     before = computed(model)
     assert before and all(torch.isfinite(out).all() for out in before if out.is_floating_point())
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
