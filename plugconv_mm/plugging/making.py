@@ -1,4 +1,5 @@
 """Operators made for the place of a layer."""
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,9 @@ def _padding(old: nn.Module) -> Any:
     """The padding of a convolution; 'same' where its forward pads its input so, as those of EfficientNets do."""
     if type(old).forward is nn.Conv2d.forward:
         return old.padding
+    taken = list(inspect.signature(old.forward).parameters)
+    if len(taken) > 1:
+        raise ValueError(f'it is called with {", ".join(taken)}, and operators work on a map alone')
     shell = without_values(old)
     x = torch.empty(1, old.in_channels, 64, 63, device='meta', dtype=old.weight.dtype)
     with torch.no_grad():

@@ -337,6 +337,19 @@ def test_a_stride_of_a_convolution_that_pads_in_its_forward(net):
         plug(net, [dict(target='stem', to=dict(type='KWConv2d'), start='residual')])
 
 
+class Masked(nn.Conv2d):
+    """A convolution on a part of the map, as that of guided anchoring."""
+
+    def forward(self, input, mask=None):
+        return super().forward(input if mask is None else input * mask)
+
+
+def test_a_convolution_that_takes_more_than_a_map(net):
+    net.stem = Masked(3, 8, 3, padding=1)
+    with pytest.raises(PlugError, match='it is called with input, mask, and operators work on a map alone'):
+        plug(net, [dict(target='stem', to=dict(type='KWConv2d'), start='residual')])
+
+
 def test_a_model_that_takes_more_than_images(net):
     def fail(*_):
         raise ValueError('no samples')
