@@ -45,8 +45,9 @@ def take_statistics(model, loss):
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.
+    model.train()
     with torch.no_grad():
-        loss(model.train())
+        loss(model)
     for norm in norms:
         norm.momentum = 0.1
 
@@ -76,8 +77,9 @@ def check(model, outputs, loss, input_size, record, statistics=False):
 
     def computed(network):
         torch.manual_seed(0)
+        network.eval()  # which returns nothing in mmdet's distillation
         with torch.no_grad():
-            return tensors_in(outputs(network.eval()))
+            return tensors_in(outputs(network))
 
     for parameter in model.parameters():
         if not parameter.any():  # as at the ends of branches, on which nothing would depend
