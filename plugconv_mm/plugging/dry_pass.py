@@ -57,7 +57,7 @@ def dry_pass(model: nn.Module, names: Iterable[str], prefixes: Mapping[str, int]
     Raises:
         PlugError: If the model fails before any of the layers, where that is an error.
     """
-    shell = _shell(model)
+    shell = without_values(model)
     counter = OperatorCounter()
     watch = _Watch(shell, prefixes, counter)
     for name in names:
@@ -142,7 +142,7 @@ def macs_of(operator: nn.Module, channels: int, sizes: Iterable[Size]) -> int:
 
     ParC counts as Fast-ParC where its backend is 'auto', as in the costs of whole models.
     """
-    shell = _shell(operator)
+    shell = without_values(operator)
     for module in shell.modules():
         if isinstance(module, ParC2d) and module.backend == 'auto':
             module.backend = 'fft'
@@ -156,7 +156,7 @@ def macs_of(operator: nn.Module, channels: int, sizes: Iterable[Size]) -> int:
     return total
 
 
-def _shell(module: nn.Module) -> Any:
+def without_values(module: nn.Module) -> Any:
     """A copy in evaluation mode without memory for its weights, and those of the warehouses that it draws from."""
     warehouses = {layer.warehouse for layer in module.modules() if isinstance(layer, WarehouseLayer)}
     shell = copy.deepcopy(module, {

@@ -1,14 +1,16 @@
 """Operators made for the place of a layer."""
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.plugging.attention import Grid, TokenMixer, kind_of, prefix_of, width_of
 from plugconv_mm.plugging.blocks import BLOCKS
 from plugconv_mm.plugging.convs import CONVS
-from plugconv_mm.plugging.dry_pass import Seen
+from plugconv_mm.plugging.dry_pass import Seen, without_values
 from plugconv_mm.plugging.plugged import PluggedAttention, PluggedBlock, PluggedConv2d
 from plugconv_mm.plugging.rules import Rule
 from plugconv_mm.plugging.shared_warehouses import group_of
@@ -41,6 +43,25 @@ def _own_arguments(rule: Rule, size: set[tuple[int, int]]) -> dict[str, Any]:
     return own
 
 
+def _padding(old: nn.Module) -> Any:
+    """The padding of a convolution; 'same' where its forward pads its input so, as those of EfficientNets do."""
+    if type(old).forward is nn.Conv2d.forward:
+        return old.padding
+    taken = list(inspect.signature(old.forward).parameters)
+    if len(taken) > 1:
+        raise ValueError(f'it is called with {", ".join(taken)}, and operators work on a map alone')
+    shell = without_values(old)
+    x = torch.empty(1, old.in_channels, 64, 63, device='meta', dtype=old.weight.dtype)
+    with torch.no_grad():
+        given, said = shell(x).shape[2:], nn.Conv2d.forward(shell, x).shape[2:]
+    if given == said:
+        return old.padding
+    if given == x.shape[2:]:
+        return 'same'
+    raise ValueError(f'its forward pads by itself, and makes a map of 64x63 one of {given[0]}x{given[1]}, where its '
+                     f'stride and padding say {said[0]}x{said[1]}')
+
+
 def make_of_conv(old: nn.Module, name: str, rule: Rule, seen: Seen, warehouse: KernelWarehouse) -> nn.Module:
     """Make what takes the place of a convolution.
 
@@ -57,6 +78,7 @@ def make_of_conv(old: nn.Module, name: str, rule: Rule, seen: Seen, warehouse: K
     """
     arguments: dict[str, Any] = {key: getattr(old, key) for key in (
         'in_channels', 'out_channels', 'kernel_size', 'stride', 'padding', 'dilation', 'groups')}
+    arguments['padding'] = _padding(old)
     arguments['bias'] = rule.start != 'residual' and old.bias is not None
     own = _own_arguments(rule, set(seen.sizes))
     if rule.kind == 'KWConv2d':

@@ -145,7 +145,8 @@ def _choose(model: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
             chosen.update(dict.fromkeys(meant, rule))
     for outer in chosen:
         inner = [name for name in chosen if name.startswith(f'{outer}.')]
-        if inner and (outer in attentions or chosen[outer].kind in BLOCKS or chosen[outer].start != 'residual'):
+        of_conv = isinstance(everything[outer], nn.Conv2d) and chosen[outer].start == 'residual'  # keeps its parts
+        if inner and not of_conv:
             raise PlugError(f'{chosen[inner[0]].said} means {inner[0]}, which is a part of {outer}, '
                             f'{_brief(everything[outer])}, that {chosen[outer].said} means: exclude one of them')
     return {name: chosen[name] for name in everything if name in chosen}
@@ -199,8 +200,9 @@ def _look(model: nn.Module, chosen: Mapping[str, Rule], input_size: tuple[int, i
         return {}
     kinds = {name: kind_of(model.get_submodule(name)) for name in chosen if chosen[name].kind not in BLOCKS}
     prefixes = {name: chosen[name].own.get('prefix', prefix_of(model, name)) for name, kind in kinds.items() if kind}
-    needed = any('auto' in rule.own.values() or rule.kind in BLOCKS for rule in chosen.values()) or any(
-        kind and not kind.sized and 'grid' not in chosen[name].own for name, kind in kinds.items())
+    needed = any(rule.unfit == 'error' and (
+        'auto' in rule.own.values() or rule.kind in BLOCKS
+        or kinds[name] and not kinds[name].sized and 'grid' not in rule.own) for name, rule in chosen.items())
     return dry_pass(model, chosen, prefixes, input_size, needed)
 
 

@@ -113,7 +113,9 @@ def starting_weights(model: Any) -> Iterator[tuple[str, dict, str, str]]:
     """
     for path, node in walk(model, 'model'):
         start, pretrained = node.get('init_cfg'), node.get('pretrained')
-        if isinstance(start, dict) and type_name(start.get('type')) in ('Pretrained', 'PretrainedInit'):
+        # PVT has a checkpoint without a type.
+        if isinstance(start, dict) and 'checkpoint' in start and (
+                'type' not in start or type_name(start['type']) in ('Pretrained', 'PretrainedInit')):
             yield path, node, 'init_cfg', start['checkpoint']
         if isinstance(pretrained, str):
             yield path, node, 'pretrained', pretrained

@@ -64,7 +64,7 @@ def make_small(cfg: Config, data: str | Path, longer: int = 0) -> None:
     for node in (*pipelines, cfg.get('tta_pipeline'), cfg.get('data_preprocessor'),
                  model.get('data_preprocessor'), model.get('test_cfg')):
         _scale(node, factor)
-    _cap(cfg.model)
+    cap_numbers(cfg.model)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader:
@@ -109,7 +109,7 @@ def _scale(settings: Any, factor: float) -> None:
                 node[key] = map_values(lambda value: max(round(value * factor), 1), node[key])
 
 
-def _cap(settings: Any) -> None:
+def cap_numbers(settings: Any) -> None:
     """Limit numbers of boxes and samples, and thresholds of scores, in place."""
     for _, node in walk(settings):
         for key in set(_AT_MOST) & set(node):

@@ -353,10 +353,8 @@ class WindowAttention(nn.Module):
 
 
 @pytest.mark.parametrize('make, rule, size, message', [
-    (Cross, {}, (16, 16),
-     'into attn, MultiheadAttention: .* called with a key or value that is not its query, as cross-attention'),
-    (lambda: Cross(masked=True), {}, (16, 16),
-     'into attn, MultiheadAttention: .* called with a mask: exclude it'),
+    (Cross, {}, (16, 16), 'attn, .* called with a key or value that is not its query, as cross-attention'),
+    (lambda: Cross(masked=True), {}, (16, 16), 'attn, .* called with a mask: exclude it'),
     (lambda: Cross(batch_first=False), dict(to=dict(PARC, grid=(4, 4))), None, 'build it with batch_first=True'),
     (lambda: nn.ModuleDict(dict(attn=EvaAttention())), {}, None,
      'attn is a EvaAttention, and attention that is known is Attention, EfficientMultiheadAttention'),

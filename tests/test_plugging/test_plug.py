@@ -313,6 +313,54 @@ def test_a_convolution_inside_another(net):
         plug(net, [dict(rule, start='scratch')])
 
 
+class PadsItself(nn.Conv2d):
+    """A convolution that pads as TensorFlow's do, as those of EfficientNets."""
+
+    def forward(self, x):
+        extra = [max((-(-n // s) - 1) * s + k - n, 0)
+                 for n, s, k in zip(x.shape[:1:-1], self.stride, self.kernel_size, strict=True)]
+        return super().forward(nn.functional.pad(x, [side for e in extra for side in (e // 2, e - e // 2)]))
+
+
+@pytest.mark.parametrize('operator', ['ParCHW2d', 'GnConv2d', 'KWConv2d'])
+def test_a_convolution_that_pads_in_its_forward(net, operator):
+    net.stages[1][1]['conv'] = PadsItself(8, 8, 3)
+    expected = net(X)
+    assert 'stages.1.1.conv' in plug(net, [rule_of(operator)], input_size=(48, 64)).plugged
+    assert torch.equal(net(X), expected)
+
+
+def test_a_stride_of_a_convolution_that_pads_in_its_forward(net):
+    net.stem = PadsItself(3, 8, 3, stride=2)
+    with pytest.raises(PlugError, match='its forward pads by itself, and makes a map of 64x63 one of 32x32, where its '
+                                        'stride and padding say 31x31'):
+        plug(net, [dict(target='stem', to=dict(type='KWConv2d'), start='residual')])
+
+
+class Masked(nn.Conv2d):
+    """A convolution on a part of the map, as that of guided anchoring."""
+
+    def forward(self, input, mask=None):
+        return super().forward(input if mask is None else input * mask)
+
+
+def test_a_convolution_that_takes_more_than_a_map(net):
+    net.stem = Masked(3, 8, 3, padding=1)
+    with pytest.raises(PlugError, match='it is called with input, mask, and operators work on a map alone'):
+        plug(net, [dict(target='stem', to=dict(type='KWConv2d'), start='residual')])
+
+
+def test_a_model_that_takes_more_than_images(net):
+    def fail(*_):
+        raise ValueError('no samples')
+
+    net.register_forward_pre_hook(fail)
+    with pytest.raises(PlugError, match='cannot be run on an image .* ValueError: no samples. Give numbers'):
+        plug(net, [rule_of('ParCHW2d')], input_size=(48, 64))
+    report = plug(net, [rule_of('ParCHW2d', unfit='skip')], input_size=(48, 64))
+    assert not report.plugged and all('give meta_size a number' in layer.reason for layer in report.layers)
+
+
 def test_a_weight_that_two_layers_have(net):
     net.stages[1][1]['conv'].weight = net.stages[0][1]['conv'].weight
     with pytest.raises(PlugError, match=r"its weights are those of stages\.1\.1\.conv, too: use start='residual'"):

@@ -84,6 +84,8 @@ def test_evaluators():
 def test_starting_weights():
     model = ConfigDict(
         pretrained='a.pth', backbone=dict(init_cfg=dict(type='mmengine.PretrainedInit', checkpoint='b')),
-        heads=[dict(init_cfg=dict(type='Normal')), dict(init_cfg=dict(type='Pretrained', checkpoint='c'))])
+        heads=[dict(init_cfg=dict(type='Normal')), dict(init_cfg=dict(type='Pretrained', checkpoint='c')),
+               dict(init_cfg=dict(checkpoint='d'))])
     assert [(path, key, file) for path, _, key, file in starting_weights(model)] == [
-        ('model', 'pretrained', 'a.pth'), ('model.backbone', 'init_cfg', 'b'), ('model.heads.1', 'init_cfg', 'c')]
+        ('model', 'pretrained', 'a.pth'), ('model.backbone', 'init_cfg', 'b'), ('model.heads.1', 'init_cfg', 'c'),
+        ('model.heads.2', 'init_cfg', 'd')]
