@@ -5,13 +5,12 @@ from plugconv_mm.compat.packages import plug_ins
 
 if TYPE_CHECKING:
     from plugconv_mm.analysis.flops import ModelCost as ModelCost
+    from plugconv_mm.analysis.flops import OperatorCounter as OperatorCounter
     from plugconv_mm.analysis.flops import build_model as build_model
     from plugconv_mm.analysis.flops import measure as measure
     from plugconv_mm.analysis.flops import padded_shape as padded_shape
-    from plugconv_mm.analysis.operators import OperatorCounter as OperatorCounter
 
 __getattr__, __dir__, __all__ = plug_ins(
     __name__,
-    flops=['ModelCost', 'build_model', 'measure', 'padded_shape'],
-    operators=['OperatorCounter'],
+    flops=['ModelCost', 'OperatorCounter', 'build_model', 'measure', 'padded_shape'],
 )

@@ -90,11 +90,7 @@ def map_of_config(cfg: Config, name: str, part: str = 'backbone', stage: int | N
                           + (f' ({error})' if str(error) else '')) from error
     found = FeatureMap(name, backbone, neck, -1 if index is None else index).eval().requires_grad_(False)
     if checkpoint is not None:
-        parts = ('backbone.', ) if neck is None else ('backbone.', 'neck.')
-        if whole is model:
-            load_weights(found, checkpoint, parts)
-        else:  # what layers share is beside the backbone
-            load_weights(whole, checkpoint, (*parts, 'plugged_warehouses.') if hasattr(whole, 'backbone') else ('', ))
+        load_weights(found, checkpoint, ('backbone.', ) if neck is None else ('backbone.', 'neck.'))
     return found
 
 

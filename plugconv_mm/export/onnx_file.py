@@ -15,7 +15,7 @@ from plugconv_mm.export.onnx_runtime import largest_difference, median_times, op
 from plugconv_mm.export.preconditions import check_destination, check_model, check_packages, check_shape
 from plugconv_mm.export.report import ExportReport
 from plugconv_mm.export.tasks import ExportedModule, input_channels, metadata, part_of
-from plugconv_mm.ops import switch_to_deploy
+from plugconv_mm.plugging import merge
 
 TOLERANCE = 1e-4
 _OPSET = 18
@@ -68,7 +68,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
     names = [part.output_name] if one else [f'{part.output_name}_{i}' for i in range(len(expected))]
 
     deployed = ExportedModule(copy.deepcopy(model), part)
-    switch_to_deploy(deployed)
+    merge(deployed)
     program = to_onnx(deployed, images[:2], names)
     program.model.metadata_props.update(metadata(model, classes))
     with atomic_write(path) as file:

@@ -10,6 +10,7 @@ from torch import nn
 
 from plugconv_mm import plugging
 from plugconv_mm.errors import PlugError
+from plugconv_mm.plugging.embedding import embed
 from plugconv_mm.plugging.plugged import replace
 from plugconv_mm.registry import MODELS
 
@@ -54,18 +55,19 @@ def plug(model: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], input_siz
     report = plugging.plug(built, rules, input_size)
     print_log(f'Operators plugged into {type(built).__name__}:\n{report}', logger='current')
     layers = {name: modules[name] for name in report.plugged}
-    built.init_weights = functools.partial(_init_weights, built, layers, checkpoint)
+    embedded = [layer.name for layer in report.layers if layer.name in layers and layer.start.startswith('embed')]
+    built.init_weights = functools.partial(_init_weights, built, layers, embedded, checkpoint)
     return built
 
 
-def _init_weights(model: nn.Module, layers: Mapping[str, nn.Module], checkpoint: str | None) -> None:
+def _init_weights(model: nn.Module, layers: Mapping[str, nn.Module], embedded: Sequence[str],
+                  checkpoint: str | None) -> None:
     """Initialise and load the model as it is without operators, and leave these as they were made.
 
     Its own initialisation would draw every convolution in them, too, and what loads pretrained parts may ask the model
-    for the names of its layers.
+    for the names of its layers. Kernels are embedded as they are now.
     """
     operators = {name: model.get_submodule(name) for name in layers}
-    warehouses = model._modules.pop('plugged_warehouses', None)
     replace(model, layers)
     try:
         type(model).init_weights(model)  # type: ignore[attr-defined]
@@ -73,5 +75,5 @@ def _init_weights(model: nn.Module, layers: Mapping[str, nn.Module], checkpoint:
             load_checkpoint(model, checkpoint, map_location='cpu')
     finally:
         replace(model, operators)
-        if warehouses is not None:
-            model.plugged_warehouses = warehouses
+    for name in embedded:
+        embed(operators[name], layers[name])

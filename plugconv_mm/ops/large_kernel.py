@@ -8,7 +8,6 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
@@ -83,8 +82,8 @@ class DecomposedLargeKernelConv2d(LargeBranches):
             (tall, tall_bias), (wide, wide_bias) = self._folded(convs, norms)
             if long_on_cpu and token_chunks_pay(x) and x.dtype == torch.float32:
                 return tall_and_wide(x, tall, wide, tall_bias + wide_bias)
-            y = F.conv2d(x, tall, tall_bias + wide_bias, padding=convs[0].padding, groups=self.channels)
-            return y + F.conv2d(x, wide, padding=convs[1].padding, groups=self.channels)
+            return depthwise(x, tall, tall_bias + wide_bias, convs[0].padding) + depthwise(
+                x, wide, None, convs[1].padding)
         if convs and long_on_cpu:
             y = norms[0](LongConv.apply(x, convs[0].weight)) + norms[1](LongConv.apply(x, convs[1].weight))
         else:

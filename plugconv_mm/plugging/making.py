@@ -6,8 +6,10 @@ from torch import nn
 
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.plugging.attention import Grid, TokenMixer, kind_of, prefix_of, width_of
+from plugconv_mm.plugging.blocks import BLOCKS
 from plugconv_mm.plugging.convs import CONVS
-from plugconv_mm.plugging.plugged import PluggedAttention, PluggedConv2d
+from plugconv_mm.plugging.dry_pass import Seen
+from plugconv_mm.plugging.plugged import PluggedAttention, PluggedBlock, PluggedConv2d
 from plugconv_mm.plugging.rules import Rule
 from plugconv_mm.plugging.shared_warehouses import group_of
 
@@ -20,7 +22,7 @@ AUTO: dict[str, Callable[[int, int], Any]] = {
 }
 
 
-def _own_arguments(rule: Rule, size: set[tuple[int, int]] | None) -> dict[str, Any]:
+def _own_arguments(rule: Rule, size: set[tuple[int, int]]) -> dict[str, Any]:
     """The operator's own arguments, with numbers for 'auto'."""
     own = rule.own
     for key, value in own.items():
@@ -31,19 +33,22 @@ def _own_arguments(rule: Rule, size: set[tuple[int, int]] | None) -> dict[str, A
             if len(size) > 1:
                 raise ValueError(f"{key}='auto' stands for one size of the map, and the layer works on "
                                  f'{" and ".join(f"{h}x{w}" for h, w in sorted(size))}: give {key} a number')
-            own[key] = AUTO[key](*next(iter(size)))
+            rows, columns = next(iter(size))
+            if rule.kind == 'ParC2d':  # has one axis, the others have two of one length
+                own[key] = columns if own.get('direction') == 'W' else rows
+            else:
+                own[key] = AUTO[key](rows, columns)
     return own
 
 
-def make_of_conv(old: nn.Module, name: str, rule: Rule, size: set[tuple[int, int]] | None,
-                 warehouse: KernelWarehouse) -> nn.Module:
+def make_of_conv(old: nn.Module, name: str, rule: Rule, seen: Seen, warehouse: KernelWarehouse) -> nn.Module:
     """Make what takes the place of a convolution.
 
     Args:
         old: The convolution.
         name: Its name.
         rule: Its rule.
-        size: All sizes of its map, where they are known.
+        seen: What is known of its calls.
         warehouse: What a ``KWConv2d`` gets its kernels from.
 
     Raises:
@@ -52,8 +57,8 @@ def make_of_conv(old: nn.Module, name: str, rule: Rule, size: set[tuple[int, int
     """
     arguments: dict[str, Any] = {key: getattr(old, key) for key in (
         'in_channels', 'out_channels', 'kernel_size', 'stride', 'padding', 'dilation', 'groups')}
-    arguments['bias'] = rule.start == 'scratch' and old.bias is not None
-    own = _own_arguments(rule, size)
+    arguments['bias'] = rule.start != 'residual' and old.bias is not None
+    own = _own_arguments(rule, set(seen.sizes))
     if rule.kind == 'KWConv2d':
         own = {'warehouse': warehouse, 'name': group_of(rule, name)}
     make = rule.to if callable(rule.to) else CONVS[rule.kind]
@@ -64,16 +69,14 @@ def make_of_conv(old: nn.Module, name: str, rule: Rule, size: set[tuple[int, int
     return module.train(old.training)
 
 
-def make_of_attention(model: nn.Module, name: str, rule: Rule, size: set[tuple[int, int]] | None, source: str | None,
-                      grids: dict[str, Grid]) -> nn.Module:
+def make_of_attention(model: nn.Module, name: str, rule: Rule, seen: Seen, grids: dict[str, Grid]) -> nn.Module:
     """Make what takes the place of an attention.
 
     Args:
         model: The model.
         name: The attention.
         rule: Its rule.
-        size: All sizes of its map, where they are known.
-        source: The convolution that makes the map, where its calls do not give the size.
+        seen: What is known of its calls.
         grids: What such sizes are read from, by convolution; a new one is entered.
 
     Raises:
@@ -82,25 +85,57 @@ def make_of_attention(model: nn.Module, name: str, rule: Rule, size: set[tuple[i
     """
     old = model.get_submodule(name)
     kind = kind_of(old)
+    if rule.start == 'embed':
+        raise ValueError("an attention has no kernel that an operator could hold: use start='residual'")
+    if seen.refused:
+        raise ValueError(seen.refused)
     channels = width_of(model, name, kind)
     own = rule.own
     fixed, prefix = own.get('grid'), own.get('prefix', prefix_of(model, name))
     if kind.sized and {'grid', 'prefix'} & set(own):
         raise ValueError('its calls give the size of the map, and no tokens are ahead of it: leave out grid and prefix')
-    if not (kind.sized or fixed or source):
+    if not (kind.sized or fixed or seen.source):
         raise ValueError(f'its calls do not give the size of the map that its tokens form after {prefix} tokens ahead '
                          'of it, and no convolution that makes such a map is known: give input_size, for a pass that '
                          'reaches it, or the rule grid=(H, W), and prefix, where other tokens are ahead')
-    own = _own_arguments(rule, {tuple(fixed)} if fixed else size)
+    own = _own_arguments(rule, {tuple(fixed)} if fixed else set(seen.sizes))
     own = {key: value for key, value in own.items() if key not in ('grid', 'prefix')}
     make = rule.to if callable(rule.to) else CONVS[rule.kind]
     operator = make(in_channels=channels, out_channels=channels, kernel_size=1, stride=1, padding=0, dilation=1,
                     groups=1 if rule.kind == 'GnConv2d' else channels, bias=rule.start == 'scratch', **own)
     like = next(old.parameters())
     operator.to(like.device, like.dtype)
-    grid = None if kind.sized else tuple(fixed) if fixed else grids.setdefault(source, Grid())
+    grid = None if kind.sized else tuple(fixed) if fixed else grids.setdefault(seen.source, Grid())
     drop = getattr(old, kind.drop) if kind.drop and rule.start == 'scratch' else nn.Identity()
     module: nn.Module = TokenMixer(operator, kind, drop, 0 if kind.sized else prefix, grid)
     if rule.start == 'residual':
         module = PluggedAttention(old, module, channels)
     return module.train(old.training)
+
+
+def make_of_block(old: nn.Module, rule: Rule, seen: Seen) -> nn.Module:
+    """Make what takes the place of a residual block.
+
+    Args:
+        old: The block.
+        rule: Its rule.
+        seen: What is known of its calls.
+
+    Raises:
+        ValueError: If the operator cannot take its place.
+        TypeError: For arguments that the operator does not have.
+    """
+    if rule.start == 'embed':
+        raise ValueError("a block has no kernel that an operator could hold: use start='residual'")
+    if not (seen.sizes or seen.changes):
+        raise ValueError('its width is that of the maps which it is called with: give input_size, for a pass that '
+                         'reaches it')
+    if seen.changes:
+        before, after = min(seen.changes)
+        raise ValueError(f'{rule.kind} takes the place of blocks that are called with a map (N, C, H, W) alone and '
+                         f'give one like it, and this makes {after or "no tensor"} of {before or "no tensor"}, the '
+                         'batch left out')
+    new = BLOCKS[rule.kind](seen.channels, **_own_arguments(rule, set(seen.sizes)))
+    like = next(old.parameters())
+    new.to(like.device, like.dtype)
+    return (PluggedBlock(old, new, seen.channels) if rule.start == 'residual' else new).train(old.training)

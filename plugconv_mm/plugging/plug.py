@@ -1,7 +1,6 @@
 """Operators in the place of, or beside, the convolutions and the attention of a model that exists."""
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -10,9 +9,11 @@ from torch import nn
 from plugconv_mm.errors import PlugError
 from plugconv_mm.ops import KernelWarehouse
 from plugconv_mm.plugging.attention import ATTENTIONS, Grid, TokenMixer, attentions_of, kind_of, prefix_of
+from plugconv_mm.plugging.blocks import BLOCKS
 from plugconv_mm.plugging.convs import CONVS, KWConv2d
-from plugconv_mm.plugging.making import AUTO, make_of_attention, make_of_conv
-from plugconv_mm.plugging.map_sizes import Sizes, map_sizes, token_maps
+from plugconv_mm.plugging.dry_pass import Seen, dry_pass, macs_of
+from plugconv_mm.plugging.embedding import embed
+from plugconv_mm.plugging.making import make_of_attention, make_of_block, make_of_conv
 from plugconv_mm.plugging.plugged import Beside, replace
 from plugconv_mm.plugging.report import Plugged, PlugReport
 from plugconv_mm.plugging.rules import Rule, as_rules, near_names
@@ -34,8 +35,12 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
     transformer of such blocks is a ConvNet, as in Fast-ParC, https://arxiv.org/abs/2210.04020. Tokens ahead of the map,
     such as the class token, get the mean of the operator's map.
 
+    A rule whose operator is one of ``plugconv_mm.plugging.BLOCKS``, such as ``HorNetBlock``, means whole modules that
+    give a map like the one that they get: residual blocks.
+
     Args:
-        model: Any model whose layers are ``nn.Conv2d`` or its children, or attention, on any device, not compiled yet.
+        model: Any model whose layers are ``nn.Conv2d`` or its children, or attention, on any device, neither compiled
+            nor quantised yet.
         rules: :class:`~plugconv_mm.plugging.rules.Rule` objects, or dicts with their arguments. ``'auto'`` as
             ``meta_size`` of ParC, and as
             ``filter_size`` or ``h`` and ``w`` of the global filter, stands for the size of the layer's map.
@@ -44,17 +49,17 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
             :class:`plugconv_mm.ops.KernelWarehouse`. For attention whose calls do not give the size of the map, as
             in ViT, ``grid=(H, W)`` stands for `input_size` and fixes the size, and ``prefix`` is the number of tokens
             ahead of the map, where the model does not say it.
-        input_size: H and W of the images for which ``'auto'``, and the convolution that makes the map of tokens, are
-            found.
+        input_size: H and W of the images for which ``'auto'``, the width of blocks, the convolution that makes the map
+            of tokens, and the multiply-adds of the report are found.
         dry_run: Whether to say what would be done, and to leave the model as it is.
 
     Returns:
         What was plugged and what was skipped.
 
     Raises:
-        PlugError: A rule that means no layer, or a layer that the operator cannot replace, that is plugged already, or
-            that is frozen; attention that is called with a mask or as cross-attention, or tokens that form no map; the
-            model is as it was then.
+        PlugError: A rule that means no layer, or a layer that the operator cannot replace, that is plugged already,
+            quantised or frozen; attention that is called with a mask or as cross-attention, or tokens that form no
+            map; the model is as it was then.
 
     Example:
         >>> import torch
@@ -71,38 +76,50 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
         raise PlugError(f'{type(model).__name__} is compiled: plug the operators into the model before it is compiled')
     made = as_rules(rules)
     chosen = _choose(model, made)
-    sizes, sources = _sizes(model, chosen, input_size)
+    seen = _look(model, chosen, input_size)
     grids: dict[str, Grid] = {}
     warehouses = [make_warehouse(rule) for rule in made]
     by_module: dict[nn.Module, nn.Module] = {}
     report, modules = PlugReport(), {}
     for name, rule in chosen.items():
-        old = model.get_submodule(name)
+        old, what = model.get_submodule(name), seen.get(name, Seen())
         before = sum(p.numel() for p in old.parameters())
+        layer = Plugged(name, _brief(old), '', before, before, rule.start)
+        layer.macs_before = layer.macs_after = what.macs if name in seen else None
+        report.layers.append(layer)
         if old not in by_module:
             try:
                 _check(model, name, old, rule)
-                if kind_of(old):
-                    by_module[old] = make_of_attention(model, name, rule, sizes.get(name), sources.get(name), grids)
+                if rule.kind in BLOCKS:
+                    new = make_of_block(old, rule, what)
+                elif kind_of(old):
+                    new = make_of_attention(model, name, rule, what, grids)
                 else:
-                    by_module[old] = make_of_conv(old, name, rule, sizes.get(name), warehouses[made.index(rule)])
+                    new = make_of_conv(old, name, rule, what, warehouses[made.index(rule)])
+                if rule.start == 'embed' and rule.kind != 'KWConv2d':
+                    layer.start += embed(new, old)
             except (ValueError, TypeError) as error:
                 if rule.unfit == 'error':
-                    raise PlugError(f'{rule.said} cannot plug {rule.kind} into {name}, {_brief(old)}: {error}. '
+                    raise PlugError(f'{rule.said} cannot plug {rule.kind} into {name}, {layer.old}: {error}. '
                                     "unfit='skip' leaves such layers as they are") from error
-                report.layers.append(Plugged(name, _brief(old), '', before, before, rule.start, str(error)))
+                layer.reason = str(error)
                 continue
+            by_module[old] = new
         modules[name] = by_module[old]
-        report.layers.append(Plugged(name, _brief(old), _brief(modules[name]), before, 0, rule.start))
+        layer.new = _brief(modules[name])
     shared = [warehouse for warehouse in warehouses if warehouse.names]
     allocate(shared, model, modules)
-    _count(report, modules, shared)
+    for layer in report.layers:
+        if layer.start == 'embed' and isinstance(modules.get(layer.name), KWConv2d):  # whose cells exist only now
+            try:
+                layer.start += embed(modules[layer.name], model.get_submodule(layer.name))
+            except ValueError as error:
+                raise PlugError(f'{chosen[layer.name].said} cannot embed {layer.name} in KWConv2d: {error}') from error
+    _count(report, modules, shared, seen)
     if not dry_run:
         replace(model, modules)
         for name, grid in grids.items():
             model.get_submodule(name).register_forward_hook(grid)
-        if shared:
-            model.plugged_warehouses = nn.ModuleList([*getattr(model, 'plugged_warehouses', ()), *shared])
     return report
 
 
@@ -110,29 +127,33 @@ def _choose(model: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
     """The rule of each layer that gets an operator, by the names of the layers in the order of the model."""
     inside = {id(part) for module in model.modules() if isinstance(module, _PLUGGED) for part in module.modules()}
     attentions = attentions_of(model)
-    layers = {name: module for name, module in model.named_modules(remove_duplicate=False)
-              if (isinstance(module, nn.Conv2d) or name in attentions) and id(module) not in inside and name}
-    left, chosen = dict(layers), {}
+    everything = {name: module for name, module in model.named_modules(remove_duplicate=False)
+                  if name and id(module) not in inside}
+    layers = {name: module for name, module in everything.items()
+              if isinstance(module, nn.Conv2d) or name in attentions}
+    taken: set[str] = set()
+    chosen: dict[str, Rule] = {}
     for rule in rules:
-        meant = rule.keep_last([name for name, module in left.items() if rule.means(name, module)
+        pool = everything if rule.to is None or rule.kind in BLOCKS else layers
+        meant = rule.keep_last([name for name, module in pool.items() if name not in taken and rule.means(name, module)
                                 and not (rule.kind == 'KWConv2d' and name in attentions)])
         if not meant:
-            raise PlugError(f'{rule.said} means no convolution{" or attention" if attentions else ""}'
-                            f'{_why(model, rule, layers, left)}')
-        for name in meant:
-            del left[name]
-            if rule.to is not None:
-                chosen[name] = rule
+            means = 'module' if pool is everything else f'convolution{" or attention" if attentions else ""}'
+            raise PlugError(f'{rule.said} means no {means}{_why(model, rule, pool, taken)}')
+        taken.update(meant)
+        if rule.to is not None:
+            chosen.update(dict.fromkeys(meant, rule))
     for outer in chosen:
-        if outer in attentions and (inner := [name for name in chosen if name.startswith(f'{outer}.')]):
+        inner = [name for name in chosen if name.startswith(f'{outer}.')]
+        if inner and (outer in attentions or chosen[outer].kind in BLOCKS or chosen[outer].start != 'residual'):
             raise PlugError(f'{chosen[inner[0]].said} means {inner[0]}, which is a part of {outer}, '
-                            f'{_brief(layers[outer])}, that {chosen[outer].said} means: exclude one of them')
-    return {name: chosen[name] for name in layers if name in chosen}
+                            f'{_brief(everything[outer])}, that {chosen[outer].said} means: exclude one of them')
+    return {name: chosen[name] for name in everything if name in chosen}
 
 
-def _why(model: nn.Module, rule: Rule, layers: Mapping[str, nn.Module], left: Mapping[str, nn.Module]) -> str:
+def _why(model: nn.Module, rule: Rule, layers: Mapping[str, nn.Module], taken: Set[str]) -> str:
     """Why a rule means nothing, as the end of a message."""
-    if any(rule.means(name, module) for name, module in layers.items() if name not in left):
+    if any(rule.means(name, layers[name]) for name in taken & layers.keys()):
         return ' that an earlier rule has not taken'
     plain = Rule(rule.target, None, rule.exclude)
     others = {name: module for name, module in model.named_modules(remove_duplicate=False)
@@ -143,6 +164,8 @@ def _why(model: nn.Module, rule: Rule, layers: Mapping[str, nn.Module], left: Ma
         return f': where={dict(rule.where)} leaves out {", ".join(fitting[:3])}, {_brief(layers[fitting[0]])}'
     if others:
         name, module = next(iter(others.items()))
+        if 'quantized' in type(module).__module__:
+            return f': {name} is a quantised {type(module).__name__}: plug the operators in before quantisation'
         known = f', and attention that is known is {", ".join(ATTENTIONS)}, with the arguments of those of timm, ' \
                 'torchvision and OpenMMLab' if re.search('atten|attn|msa', type(module).__name__, re.IGNORECASE) else ''
         return f': {name} is a {type(module).__name__}{known}'
@@ -154,7 +177,9 @@ def _check(model: nn.Module, name: str, old: nn.Module, rule: Rule) -> None:
     """Raise a ValueError for a layer whose replacement would not train or would lose something."""
     if not any(parameter.requires_grad for parameter in old.parameters()):
         raise ValueError('it is frozen, and so would be what is plugged into it: let it train first, or exclude it')
-    if rule.start == 'scratch':
+    if any(hasattr(part, 'weight_fake_quant') for part in old.modules()):
+        raise ValueError('it is prepared for quantisation: plug the operators in before')
+    if rule.start != 'residual':
         if any(part._forward_hooks or part._forward_pre_hooks or hasattr(part, 'parametrizations')
                for part in old.modules()):
             raise ValueError("it has hooks or parametrisations, which would be lost: take them off, or use "
@@ -168,40 +193,36 @@ def _check(model: nn.Module, name: str, old: nn.Module, rule: Rule) -> None:
                              'exclude it')
 
 
-def _sizes(model: nn.Module, chosen: Mapping[str, Rule],
-           input_size: tuple[int, int] | None) -> tuple[Sizes, dict[str, str]]:
-    """Sizes of the maps that rules ask for, and the convolutions that make those of the attentions' tokens."""
-    sizes: Sizes = {}
-    sources: dict[str, str] = {}
-    if input_size:
-        kinds = {name: kind_of(model.get_submodule(name)) for name in chosen}
-        names = [name for name, rule in chosen.items() if any(rule.own.get(key) == 'auto' for key in AUTO)]
-        if convs := [name for name in names if not kinds[name]]:
-            sizes = map_sizes(model, convs, input_size)
-        prefixes = {name: rule.own.get('prefix', prefix_of(model, name)) for name, rule in chosen.items()
-                    if kinds[name] and 'grid' not in rule.own and (name in names or not kinds[name].sized)}
-        if prefixes:
-            maps, sources = token_maps(model, prefixes, input_size)
-            sizes |= maps
-    return sizes, sources
+def _look(model: nn.Module, chosen: Mapping[str, Rule], input_size: tuple[int, int] | None) -> dict[str, Seen]:
+    """What a pass shows of the layers, if the size of an image is known."""
+    if not input_size:
+        return {}
+    kinds = {name: kind_of(model.get_submodule(name)) for name in chosen if chosen[name].kind not in BLOCKS}
+    prefixes = {name: chosen[name].own.get('prefix', prefix_of(model, name)) for name, kind in kinds.items() if kind}
+    needed = any('auto' in rule.own.values() or rule.kind in BLOCKS for rule in chosen.values()) or any(
+        kind and not kind.sized and 'grid' not in chosen[name].own for name, kind in kinds.items())
+    return dry_pass(model, chosen, prefixes, input_size, needed)
 
 
-def _count(report: PlugReport, modules: Mapping[str, nn.Module], warehouses: Sequence[KernelWarehouse]) -> None:
-    """Enter the parameters of what is there now; those that several layers have, with the first of them."""
-    seen: set[int] = set()
-    cells = defaultdict(list)
-    for warehouse in warehouses:
-        for index, weight in enumerate(warehouse.weights):
-            cells[id(warehouse), index].append(weight)
+def _count(report: PlugReport, modules: Mapping[str, nn.Module], warehouses: Sequence[KernelWarehouse],
+           seen: Mapping[str, Seen]) -> None:
+    """Enter the costs of what is there now; parameters that several layers have, with the first of them."""
+    counted: set[int] = set()
+    cells = {id(weight) for warehouse in warehouses for weight in warehouse.weights}
     for layer in report.layers:
         if layer.reason:
             continue
-        parameters = list(modules[layer.name].parameters())
-        for part in modules[layer.name].modules():
-            if isinstance(part, KWConv2d):
-                parameters += cells[id(part.warehouse), part.warehouse_index]
-        layer.after = sum(p.numel() for p in parameters if id(p) not in seen)
-        seen |= {id(p) for p in parameters}
+        module = modules[layer.name]
+        parameters = [p for p in module.parameters() if id(p) not in cells]
+        parameters += [part.warehouse.weights[part.warehouse_index] for part in module.modules()
+                       if isinstance(part, KWConv2d)]
+        layer.after = sum(p.numel() for p in parameters if id(p) not in counted)
+        counted |= {id(p) for p in parameters}
+        new = module.new if isinstance(module, Beside) else module
+        what = seen.get(layer.name, Seen())
+        if what.sizes and layer.macs_before is not None:
+            macs = macs_of(new.operator if isinstance(new, TokenMixer) else new, what.channels, what.sizes)
+            layer.macs_after = macs + (layer.macs_before if new is not module else 0)
 
 
 def _brief(module: nn.Module) -> str:

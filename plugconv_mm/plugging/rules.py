@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.modules.utils import _pair
 
 from plugconv_mm.errors import PlugError
+from plugconv_mm.plugging.blocks import BLOCKS
 from plugconv_mm.plugging.convs import CONVS
 
-STARTS = ('scratch', 'residual')
+STARTS = ('scratch', 'residual', 'embed')
 _PAIRS = ('kernel_size', 'stride', 'padding', 'dilation')
 _WHERE = ('type', 'groups', 'in_channels', 'out_channels', 'last', *_PAIRS)
 
@@ -26,13 +27,15 @@ class Rule:
         to: The operator: ``dict(type='plugconv_mm.ParCHW2d', …)`` with a type of ``plugconv_mm.plugging.CONVS``
             and its own arguments; a function that makes it of the arguments of ``nn.Conv2d``; or None, which leaves the
             layers alone. For attention, these are the arguments of a depthwise 1x1, and a dict may have ``grid`` and
-            ``prefix``, see ``plugconv_mm.plug``.
+            ``prefix``, see ``plugconv_mm.plug``. With a type of ``plugconv_mm.plugging.BLOCKS`` the rule means whole
+            modules, such as residual blocks, and no single layers.
         exclude: Names, as of `target`, that are not meant.
         where: What the layers have to be like: ``type`` (name of the class or of one of its parents), ``kernel_size``,
             ``stride``, ``padding``, ``dilation``, ``groups`` (or ``'depthwise'``), ``in_channels``, ``out_channels``;
             and ``last``, how many of those that are left in each stage, from its end.
         start: ``'scratch'``: the operator takes the place of the layer. ``'residual'``: it is added to the layer, times
-            a factor for each channel that starts at zero, so that the model computes what it did.
+            a factor for each channel that starts at zero, so that the model computes what it did. ``'embed'``: its
+            kernel holds that of the layer, see :mod:`plugconv_mm.plugging.embedding`.
         unfit: ``'error'`` or ``'skip'`` for layers that the operator cannot replace.
 
     Raises:
@@ -52,8 +55,9 @@ class Rule:
             raise PlugError(f'{self.said}: start is one of {", ".join(STARTS)}, got {self.start!r}')
         if self.unfit not in ('error', 'skip'):
             raise PlugError(f'{self.said}: unfit is error or skip, got {self.unfit!r}')
-        if isinstance(self.to, Mapping) and self.kind not in CONVS:
-            raise PlugError(f'{self.said}: to has a type of {", ".join(CONVS)}, got {self.to.get("type")!r}')
+        if isinstance(self.to, Mapping) and self.kind not in {**CONVS, **BLOCKS}:
+            raise PlugError(f'{self.said}: to has a type of {", ".join((*CONVS, *BLOCKS))}, got '
+                            f'{self.to.get("type")!r}')
 
     @property
     def said(self) -> str:

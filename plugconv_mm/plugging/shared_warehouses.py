@@ -38,6 +38,8 @@ def group_of(rule: Rule, name: str) -> str:
 def allocate(warehouses: Sequence[KernelWarehouse], model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
     """Make the cells of warehouses, and the attentions of all layers that draw from them.
 
+    A warehouse is a part of the first of its layers.
+
     Args:
         warehouses: The warehouses, of which all layers are made.
         model: The model, in which the layers are not yet.
@@ -66,6 +68,7 @@ def allocate(warehouses: Sequence[KernelWarehouse], model: nn.Module, modules: M
                     f'parameters in {name} alone, for a kernel of {kernels[name]:,}: let fewer layers share, those of '
                     "like widths (where=..., share='stage')")
         warehouse.allocate(nn.ModuleList(modules.values()))
+        next(layer for layer in layers.values() if layer.warehouse is warehouse).own_warehouse = warehouse
     for name, layer in layers.items():
         weight = model.get_submodule(name).weight
         for part in (layer, layer.warehouse):

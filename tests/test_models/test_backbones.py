@@ -10,10 +10,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import StochasticDepth
 
 pytest.importorskip('mmcv')
-
-from mmcv.cnn.bricks import DropPath  # noqa: E402
 
 from plugconv_mm.models import backbones  # noqa: E402
 from plugconv_mm.registry import MODELS  # noqa: E402
@@ -444,7 +443,7 @@ def test_copies_are_equal_and_independent(name, copied):
 def test_stochastic_depth(name):
     x = image(2, 3, 64, 96)
     model = build(name, drop_path_rate=0.5)
-    rates = [m.drop_prob for m in model.modules() if isinstance(m, DropPath)]
+    rates = [m.p for m in model.modules() if isinstance(m, StochasticDepth)]
     if VARIANTS[name]['type'] == 'KWResNet':  # as published
         assert set(rates) == {0.5}
     else:  # the first block, with a rate of 0, has none

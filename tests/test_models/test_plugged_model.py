@@ -91,12 +91,25 @@ def test_pretrained_parts_whose_loader_asks_for_their_names(start, tmp_path, cap
     said = capsys.readouterr()
     assert 'missing' not in said.out + said.err and 'unexpected' not in said.out + said.err
     state, expected = model.state_dict(), source.state_dict()
-    assert list(state) == list(made) and 'plugged_warehouses.0.weights.0' in state
-    new = ('plugged_warehouses.', 'patch_embed.projection.', 'stages.1.blocks.0.attn.')
+    assert list(state) == list(made)
+    new = ('patch_embed.projection.', 'stages.1.blocks.0.attn.')
     for name, value in state.items():
         is_new = name.startswith(new) and '.base.' not in name
         assert torch.equal(value, made[name] if is_new else expected[name.replace('.base.', '.')]), name
     assert any('.base.' in name for name in state) == (start == 'residual')
+
+
+def test_kernels_are_embedded_as_they_were_loaded(tmp_path):
+    source = MODELS.build(classifier()).eval()
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    write_checkpoint({'state_dict': source.state_dict(), 'meta': {}}, tmp_path / 'x.pth')
+    model = plugged(classifier(), checkpoint=str(tmp_path / 'x.pth'), rules=[dict(
+        target=r're:backbone\.layer4\.[12]\.conv2', to=dict(type='KWConv2d', share='stage'), start='embed')]).eval()
+    x = torch.rand(2, 3, 64, 64)
+    assert not torch.allclose(model(x)[0], source(x)[0])
+    model.init_weights()
+    torch.testing.assert_close(model(x), source(x))
 
 
 def test_the_preprocessor_of_the_runner_is_handed_on():

@@ -9,7 +9,7 @@ pytest.importorskip('mmcv')
 from recomputation import BACKBONES, NORMS, build, images, loss, outcome, recompute_in_two_processes  # noqa: E402
 from tiny_training import in_two_processes  # noqa: E402
 
-from plugconv_mm.models.backbones.residual_block import ResidualBlock  # noqa: E402
+from plugconv_mm.ops.residual_block import ResidualBlock  # noqa: E402
 
 
 def assert_same(results):

@@ -353,8 +353,10 @@ class WindowAttention(nn.Module):
 
 
 @pytest.mark.parametrize('make, rule, size, message', [
-    (Cross, {}, (16, 16), 'attn: .* called with a key or value that is not its query, as cross-attention'),
-    (lambda: Cross(masked=True), {}, (16, 16), 'attn: .* called with a mask: exclude it'),
+    (Cross, {}, (16, 16),
+     'into attn, MultiheadAttention: .* called with a key or value that is not its query, as cross-attention'),
+    (lambda: Cross(masked=True), {}, (16, 16),
+     'into attn, MultiheadAttention: .* called with a mask: exclude it'),
     (lambda: Cross(batch_first=False), dict(to=dict(PARC, grid=(4, 4))), None, 'build it with batch_first=True'),
     (lambda: nn.ModuleDict(dict(attn=EvaAttention())), {}, None,
      'attn is a EvaAttention, and attention that is known is Attention, EfficientMultiheadAttention'),
@@ -378,6 +380,14 @@ def test_attention_that_cannot_be_plugged(make, rule, size, message):
     with pytest.raises(PlugError, match=message):
         plug(net, [dict(dict(target='attn', to=PARC), **rule)], size)
     assert repr(net) == before
+
+
+def test_attention_that_cannot_be_plugged_is_skipped():
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), Cross())
+    rule = dict(target='re:.*', to=dict(type='ParC2d', meta_size=4), exclude='re:.*embed', unfit='skip')
+    report = plug(net, [rule], (16, 16))
+    assert report.plugged == ['0'] and isinstance(net[1].attn, nn.MultiheadAttention)
+    assert 'as cross-attention: exclude it' in report.layers[1].reason
 
 
 def test_tokens_that_form_no_map():

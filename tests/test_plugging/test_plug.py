@@ -10,7 +10,6 @@ import plugconv_mm
 from plugconv_mm.errors import PlugError
 from plugconv_mm.ops import KernelWarehouse, KWConv2d
 from plugconv_mm.plugging import CONVS, PluggedConv2d, Rule, plug, unplug
-from plugconv_mm.plugging.map_sizes import map_sizes
 from plugconv_mm.plugging.rules import stage_of
 
 OPERATORS = {  # and whether they replace depthwise convolutions only
@@ -79,6 +78,19 @@ def test_a_residual_starts_as_the_model_was(net, operator):
     assert torch.equal(pickle.loads(pickle.dumps(net))(X), expected)
 
 
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_strides_are_those_of_the_layer(net, operator, memory_format):
+    """By them the next layer chooses its algorithm, and so its rounding; those of a 1x1 map are open."""
+    plug(net, [rule_of(operator)], input_size=(48, 64))
+    net.to(memory_format=memory_format)
+    for layer in net.modules():
+        for size in ((1, 1), (1, 3), (3, 4)):
+            if isinstance(layer, PluggedConv2d):
+                x = torch.rand(2, 8, *size).to(memory_format=memory_format)
+                assert layer(x).stride() == layer.base(x).stride()
+
+
 @pytest.mark.parametrize('start', ['residual', 'scratch'])
 @pytest.mark.parametrize('operator', OPERATORS)
 def test_everything_new_is_trained_and_saved(net, operator, start):
@@ -134,7 +146,6 @@ def test_auto_is_the_size_of_the_map(net):
     assert net.stages[0][1]['conv'].new.parc_h.weight.shape[2] == 24
     assert net.stages[1][2]['conv'].new.parc_w.weight.shape[3] == 12
     assert net.stages[0][0]['depthwise'].new.complex_weight.shape[1:3] == (24, 9)
-    assert map_sizes(net, ['stem'], (96, 64)) == {'stem': {(96, 64)}}
 
 
 # -- rules
@@ -196,21 +207,21 @@ def test_the_stage_of_a_layer(name, stage):
 def test_layers_share_warehouses(net, share, groups):
     to = dict(type='KWConv2d', cell_num_ratio=0.5) | (dict(share=share) if share else {})
     report = plug(net, [rule_of('KWConv2d', start='scratch', to=to)])
-    warehouse, = net.plugged_warehouses
-    assert isinstance(warehouse, KernelWarehouse) and len(warehouse.weights) == groups
+    warehouse, = (module for module in net.modules() if isinstance(module, KernelWarehouse))
+    assert len(warehouse.weights) == groups
     layers = [module for module in net.modules() if isinstance(module, KWConv2d)]
+    assert layers[0].own_warehouse is warehouse and not any(layer.own_warehouse for layer in layers[1:])
     assert len(layers) == 4 and all(layer.warehouse is warehouse for layer in layers)
     copied = copy.deepcopy(net)
-    assert all(module.warehouse is copied.plugged_warehouses[0] for module in copied.modules()
-               if isinstance(module, KWConv2d))
+    assert len({module.warehouse for module in copied.modules() if isinstance(module, KWConv2d)} - {warehouse}) == 1
     assert sum(layer.after for layer in report.layers) == sum(
-        p.numel() for module in [warehouse, *layers] for p in module.parameters())
+        p.numel() for module in layers for p in module.parameters())
 
 
 def test_a_warehouse_leaves_with_its_layers(net):
     plug(net, [rule_of('KWConv2d')])
     unplug(net)
-    assert not hasattr(net, 'plugged_warehouses')
+    assert not any(isinstance(module, KernelWarehouse) for module in net.modules())
 
 
 # -- what is refused
@@ -228,7 +239,7 @@ def test_a_warehouse_leaves_with_its_layers(net):
     ([dict(target='stages.0.1.conv', to=dict(type='Conv3d'))], "a type of DecomposedLarge.*, got 'Conv3d'"),
     ([dict(target='stages.0.1.conv', to=dict(type='ParCHW2d', meta=3))], "argument 'meta'"),
     ([dict(target='stem', to=PARC, where=dict(size=3))], 'where knows type, .*, got size'),
-    ([dict(target='stem', to=PARC, start='later')], "one of scratch, residual, got 'later'"),
+    ([dict(target='stem', to=PARC, start='later')], "one of scratch, residual, embed, got 'later'"),
     ([dict(target='stem', to=PARC, unfit='ignore')], "error or skip, got 'ignore'"),
     ([dict(target='stem')], 'a rule has target and to, and may have exclude, where, start, unfit; got target'),
     ([dict(target='re:.*conv', to=dict(type='KWConv2d', share='layer'))], "share='stage' or 'model'"),
@@ -270,6 +281,38 @@ def test_one_module_under_two_names_stays_one(net):
         plug(net, [rule_of('ParCHW2d')], input_size=(48, 64))
 
 
+class Switched(nn.Conv2d):
+    """A convolution with one inside, as the switchable atrous convolution of DetectoRS."""
+
+    def __init__(self):
+        super().__init__(8, 8, 3, padding=1)
+        self.switch = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return super().forward(x) * self.switch(x).sigmoid()
+
+
+def test_a_convolution_inside_another(net):
+    net.stages[1][1]['conv'] = Switched()
+    names = [f'stages.1.1.conv{inner}' for inner in ('', '.switch')]
+    expected, state = net(X), net.state_dict()
+    rule = dict(target='re:' + '|'.join(names), to=dict(type='ParCHW2d', meta_size=7), start='residual')
+    assert plug(net, [rule]).plugged == names
+    assert torch.equal(net(X), expected)
+    found = net.load_state_dict(state, strict=False)
+    assert not found.unexpected_keys and not [key for key in found.missing_keys if '.new.' not in key
+                                              and not key.endswith('.gamma')]
+    for name in names:
+        nn.init.ones_(net.get_submodule(name).gamma)
+    net(X).sum().backward()
+    assert all(parameter.grad is not None for name, parameter in net.named_parameters() if '.new.' in name)
+    assert unplug(net) == names
+    assert torch.equal(net(X), expected) and net.state_dict().keys() == state.keys()
+    with pytest.raises(PlugError, match=r'means stages\.1\.1\.conv\.switch, which is a part of stages\.1\.1\.conv, '
+                                        'Switched 3x3 .* exclude one of them'):
+        plug(net, [dict(rule, start='scratch')])
+
+
 def test_a_weight_that_two_layers_have(net):
     net.stages[1][1]['conv'].weight = net.stages[0][1]['conv'].weight
     with pytest.raises(PlugError, match=r"its weights are those of stages\.1\.1\.conv, too: use start='residual'"):
@@ -295,6 +338,20 @@ def test_a_compiled_model_is_refused(net):
         plug(torch.compile(net), [rule_of('GnConv2d')])
     with pytest.raises(PlugError, match='before it is compiled'):
         plug(torch.jit.trace(net, X), [rule_of('GnConv2d')])
+
+
+@pytest.mark.filterwarnings('ignore:torch.ao.quantization is deprecated', 'ignore:.*reduce_range')
+@pytest.mark.parametrize('converted, message', [
+    (True, 'means no convolution: stages.0.1.conv is a quantised Conv2d: plug the operators in before'),
+    (False, 'it is prepared for quantisation: plug the operators in before')])
+def test_a_quantised_model_is_refused(net, converted, message):
+    quantization = torch.ao.quantization
+    net.qconfig = quantization.get_default_qat_qconfig()
+    net = quantization.prepare_qat(net.train())
+    if converted:
+        net = quantization.convert(net.eval())
+    with pytest.raises(PlugError, match=message):
+        plug(net, [dict(target='stages.0.1.conv', to=dict(type='GnConv2d'), start='residual')])
 
 
 def test_device_type_and_mode_are_those_of_the_layer(net):

@@ -19,6 +19,7 @@ from plugconv_mm.analysis.model_zoo import write
 from plugconv_mm.analysis.paper_comparisons import PUBLISHED
 from plugconv_mm.errors import ConfigError
 from plugconv_mm.ops import ParC2d
+from plugconv_mm.plugging import merge
 from plugconv_mm.runtime.build import build_task, check_device
 from plugconv_mm.runtime.options import make_parser
 from plugconv_mm.runtime.read_config import load_config
@@ -60,6 +61,7 @@ def build(name: str, config: str, args: argparse.Namespace) -> nn.Module:
         if args.backend and isinstance(layer, ParC2d):
             layer.backend = args.backend
     if args.deploy:
+        merge(model)
         for part in (model, getattr(model, 'backbone', None)):
             if hasattr(part, 'switch_to_deploy'):
                 part.switch_to_deploy()

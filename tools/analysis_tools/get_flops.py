@@ -1,6 +1,6 @@
 """Parameters and multiply-adds of the model of a config, by part and by kind of operator.
 
-What is counted, and how, is written down in plugconv_mm/analysis/operators.py and flops.py.
+What is counted, and how, is written down in plugconv_mm/ops/multiply_adds.py and flops.py.
 """
 from argparse import Namespace
 from collections.abc import Sequence

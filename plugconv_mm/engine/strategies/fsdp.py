@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from plugconv_mm.checkpoint.fitting import check_any_fits, fit_to_model
 from plugconv_mm.errors import ConfigError
-from plugconv_mm.models.backbones.residual_block import ResidualBlock
+from plugconv_mm.ops.residual_block import ResidualBlock
 from plugconv_mm.registry import STRATEGIES
 
 

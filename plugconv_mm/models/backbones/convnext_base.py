@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.base import Backbone
-from plugconv_mm.models.backbones.residual_block import ResidualBlock, drop_path_rates
 from plugconv_mm.ops import LayerNorm2d
 from plugconv_mm.ops.mlp import residual_mlp
+from plugconv_mm.ops.residual_block import ResidualBlock, drop_path_rates
 
 
 class ConvNeXtBlock(ResidualBlock):

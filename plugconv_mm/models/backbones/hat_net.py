@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.arch import check_per_stage, look_up_arch
 from plugconv_mm.models.backbones.base import Backbone
 from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
-from plugconv_mm.models.backbones.residual_block import drop_path_rates
 from plugconv_mm.models.backbones.transcnn import TransCNNBlock
+from plugconv_mm.ops.residual_block import drop_path_rates
 from plugconv_mm.registry import MODELS
 
 

@@ -5,38 +5,10 @@ https://arxiv.org/abs/2207.14284.
 """
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-
 from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
-from plugconv_mm.models.backbones.residual_block import ResidualBlock
-from plugconv_mm.ops import GnConv2d, LayerNorm2d
-from plugconv_mm.ops.gnconv import Filter
-from plugconv_mm.ops.mlp import residual_mlp
-from plugconv_mm.plugging.convs import gnconv_filter
+from plugconv_mm.plugging.blocks import HorNetBlock
 from plugconv_mm.registry import MODELS
-
-
-class HorNetBlock(ResidualBlock):
-    """Two residual branches: x + gamma1 · gnConv(LN(x)), then x + gamma2 · MLP(LN(x))."""
-
-    def __init__(self, channels: int, order: int, filter: Filter, filter_size: tuple[int, int], scale: float,
-                 layer_scale_init: float, drop_path: float, with_cp: bool) -> None:
-        super().__init__(drop_path, with_cp)
-        self.norm1 = LayerNorm2d(channels)
-        self.gnconv = GnConv2d(channels, order=order, filter=gnconv_filter(filter), filter_size=filter_size,
-                               scale=scale)
-        self.gamma1 = nn.Parameter(torch.full((channels, ), layer_scale_init))
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.pwconv2 = nn.Linear(4 * channels, channels)
-        self.gamma2 = nn.Parameter(torch.full((channels, ), layer_scale_init))
-
-    def _forward(self, x: Tensor) -> Tensor:
-        y = self.gnconv(self.norm1(x))
-        x = torch.addcmul(x, self.gamma1[:, None, None], self.drop_path(y))
-        return residual_mlp(x, x, self.norm2, self.pwconv1, self.pwconv2, self.gamma2, self.drop_path)
 
 
 def _settings(base_width: int, filter: str, sizes: list[tuple[int, int]]) -> dict:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.arch import look_up_arch
 from plugconv_mm.models.backbones.convnext_base import ConvNeXtBackbone
 from plugconv_mm.models.backbones.kw_base import KWBackbone
-from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops import KernelWarehouse, KWConv2d, KWLinear, LayerNorm2d
+from plugconv_mm.ops.residual_block import ResidualBlock
 from plugconv_mm.registry import MODELS
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.mobilenetv2_base import InvertedResidual, MobileNetV2Backbone, conv_norm_relu6
-from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops import ParCHW2d
+from plugconv_mm.ops.residual_block import ResidualBlock
 from plugconv_mm.registry import MODELS
 
 

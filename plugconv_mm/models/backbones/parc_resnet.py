@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from plugconv_mm.models.backbones.arch import check_strides_and_dilations
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
-from plugconv_mm.models.backbones.residual_block import drop_path_rates
 from plugconv_mm.models.backbones.resnet_base import ResNetBackbone, ResNetBlock
 from plugconv_mm.ops import ParCHW2d
+from plugconv_mm.ops.residual_block import drop_path_rates
 from plugconv_mm.registry import MODELS
 
 

@@ -16,9 +16,9 @@ from plugconv_mm.models.backbones.arch import check_strides_and_dilations, look_
 from plugconv_mm.models.backbones.base import Backbone
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
-from plugconv_mm.models.backbones.residual_block import ResidualBlock, drop_path_rates
 from plugconv_mm.ops import ParC2d
 from plugconv_mm.ops.mechanisms.batch_norm import norm_of_features
+from plugconv_mm.ops.residual_block import ResidualBlock, drop_path_rates
 from plugconv_mm.registry import MODELS
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from plugconv_mm.models.backbones.base import Backbone
 from plugconv_mm.models.backbones.conv_norm_act import ConvNormAct
 from plugconv_mm.models.backbones.memory_format import channels_last_on_cpu
-from plugconv_mm.models.backbones.residual_block import ResidualBlock
 from plugconv_mm.ops.mechanisms.batch_norm import conv_bn
+from plugconv_mm.ops.residual_block import ResidualBlock
 
 
 class ResNetBlock(ResidualBlock):

@@ -105,7 +105,7 @@ _RULES: dict[Any, Callable[..., Counted | None]] = {
 
 
 class OperatorCounter(TorchDispatchMode):
-    """A context that counts the multiply-adds of the operators in it, see :mod:`plugconv_mm.analysis.operators`.
+    """A context that counts the multiply-adds of the operators in it, see :mod:`plugconv_mm.ops.multiply_adds`.
 
     Comparisons of whole tensors give True, so that layers on fake tensors reuse the tensors that they have derived from
     their weights.

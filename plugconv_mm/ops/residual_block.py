@@ -3,8 +3,8 @@ from contextlib import nullcontext
 
 import torch
 import torch.utils.checkpoint as cp
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 
 class ResidualBlock(nn.Module):
@@ -26,7 +26,7 @@ class ResidualBlock(nn.Module):
         if not 0 <= drop_path < 1:
             raise ValueError('drop_path_rate must be at least 0 and below 1, but makes a block drop its branches at a '
                              f'rate of {drop_path:.3g}')
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = StochasticDepth(drop_path, 'row') if drop_path else nn.Identity()
         self.with_cp = with_cp
 
     def _forward(self, x: Tensor) -> Tensor:
