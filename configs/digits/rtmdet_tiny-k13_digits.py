@@ -32,7 +32,7 @@ rtmdet = dict(
         act_cfg=act_cfg),
     train_cfg=dict(assigner=dict(type='DynamicSoftLabelAssigner', topk=13), allowed_border=-1, pos_weight=-1),
     test_cfg=dict(
-        nms_pre=400, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=20,
+        nms_pre=400, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=20,
         mask_thr_binary=0.5))
 model = dict(
     type='plugconv_mm.plug',
