@@ -174,6 +174,19 @@ def test_the_runner_of_mmengine(config, tmp_path):
     assert all(model.get_submodule(layer).gamma.any() for layer in LAYERS)
 
 
+def test_a_model_of_mmseg(tmp_path):
+    """Its function switches off parts of the config of the model."""
+    from mmseg.apis import init_model
+    path = tmp_path / 'x.py'
+    path.write_text(f"""
+_base_ = '{ROOT}/configs/digits/upernet_parc-resnet50-thin_digits.py'
+model = dict(_delete_=True, type='plugconv_mm.plug', model={{{{_base_.model}}}}, rules=[
+    dict(target='backbone.layer2.1.conv2', to=dict(type='plugconv_mm.GnConv2d'), start='residual')])
+""")
+    model = init_model(str(path), device='cpu')
+    assert type(model).__name__ == 'EncoderDecoder' and not model.backbone.layer2[1].conv2.gamma.any()
+
+
 def test_predictions_of_mmdet(config, trained, image):
     """The model of the config, and that of a checkpoint alone, which has its config in it."""
     from mmdet.apis import DetInferencer, inference_detector, init_detector
