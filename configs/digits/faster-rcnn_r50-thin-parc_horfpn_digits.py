@@ -1,6 +1,6 @@
 _base_ = './faster-rcnn_r50-thin_horfpn_digits.py'
 
-# ParC beside the 3x3 convolutions of the last stage; --cfg-options model.checkpoint=FILE starts from trained weights
+# ParC beside the 3x3 convolutions of the last stage; model.checkpoint=FILE starts from trained weights
 model = dict(
     _delete_=True,
     type='plugconv_mm.plug',

@@ -1,8 +1,7 @@
 _base_ = './rtmdet_tiny-k13_digits.py'
 
 head = dict(
-    _base_.model.model.bbox_head,
-    type='RTMDetInsSepBNHead',
+    _base_.model.model.bbox_head, type='RTMDetInsSepBNHead',
     loss_mask=dict(type='DiceLoss', loss_weight=2.0, eps=5e-6, reduction='mean'))
 model = dict(
     _delete_=True,
@@ -16,5 +15,6 @@ model = dict(
             to=dict(type='plugconv_mm.ParCHW2d', meta_size='auto'),
             start='residual')
     ])
+train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
 val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator

@@ -11,7 +11,8 @@ norm_cfg, act_cfg = dict(type='BN'), dict(type='SiLU', inplace=True)
 rtmdet = dict(
     type='RTMDet',
     data_preprocessor=dict(
-        type='DetDataPreprocessor', mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], pad_size_divisor=32),
+        type='DetDataPreprocessor', mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], pad_mask=True,
+        pad_size_divisor=32),
     backbone=dict(
         type='CSPNeXt', deepen_factor=0.167, widen_factor=0.25, expand_ratio=0.5, norm_cfg=norm_cfg, act_cfg=act_cfg),
     neck=dict(
@@ -31,7 +32,7 @@ rtmdet = dict(
         act_cfg=act_cfg),
     train_cfg=dict(assigner=dict(type='DynamicSoftLabelAssigner', topk=13), allowed_border=-1, pos_weight=-1),
     test_cfg=dict(
-        nms_pre=400, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=20,
+        nms_pre=400, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=20,
         mask_thr_binary=0.5))
 model = dict(
     type='plugconv_mm.plug',
@@ -42,5 +43,13 @@ model = dict(
             where=dict(kernel_size=5, groups='depthwise'),
             to=dict(type='plugconv_mm.DecomposedLargeKernelConv2d', large_kernel=13))
     ])
+# boxes alone: mmdet's assignment reads masks, where there are any, as a tensor
+train_dataloader = dict(
+    dataset=dict(pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=(160, 160), keep_ratio=True),
+        dict(type='PackDetInputs'),
+    ]))
 val_evaluator = dict(metric='bbox')
 test_evaluator = val_evaluator

@@ -1,5 +1,6 @@
 """Models with operators plugged in, from configs."""
 import copy
+import re
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from mmengine.config import Config, ConfigDict  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 from mmengine.runner import load_checkpoint  # noqa: E402
 from mmpretrain.models import ImageClassifier  # noqa: E402
+from repository import ROOT  # noqa: E402
 
 from plugconv_mm.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
 from plugconv_mm.errors import CheckpointError, PlugError  # noqa: E402
@@ -143,6 +145,32 @@ def test_a_detector_of_mmdet():
     losses = model.eval().backbone(torch.rand(1, 3, 128, 128))
     assert [tuple(x.shape[1:]) for x in model.neck(losses)] == [(16, 32, 32), (16, 16, 16), (16, 8, 8), (16, 4, 4),
                                                                (16, 2, 2)]
+
+
+def test_weights_of_a_detector_with_another_neck(tmp_path, capsys):
+    """HorFPN takes the lateral convolutions of an FPN; the log names the others, and nothing else."""
+    cfg = read_config(str(ROOT / 'configs/plugged/faster-rcnn_r50-parc_horfpn_1x_coco.py')).model
+    inner = cfg.model
+    inner.backbone.update(init_cfg=None, base_channels=8)
+    inner.neck.update(in_channels=[32, 64, 128, 256], out_channels=16)
+    inner.rpn_head.update(in_channels=16, feat_channels=16)
+    inner.roi_head.bbox_roi_extractor.out_channels = inner.roi_head.bbox_head.in_channels = 16
+    inner._scope_ = 'mmdet'
+    source = MODELS.build(dict(inner, neck=dict(inner.neck, type='FPN')))
+    write_checkpoint({'state_dict': source.state_dict(), 'meta': {}}, tmp_path / 'x.pth')
+    model = MODELS.build(dict(cfg, checkpoint=str(tmp_path / 'x.pth')))
+    capsys.readouterr()
+    model.init_weights()
+    said = capsys.readouterr()
+    lists = re.findall(r'(unexpected key|missing keys) in source state_dict: (.*)', said.out + said.err)
+    assert sorted(what for what, _ in lists) == ['missing keys', 'unexpected key']
+    assert all(re.match(r'neck\.fpn_convs\.\d\.', name) for _, names in lists for name in names.split(', '))
+    state = model.state_dict()
+    taken = [name for name in source.state_dict() if not name.startswith('neck.fpn_convs.')]
+    assert len(taken) > 300
+    for name in taken:
+        own = re.sub(r'(backbone\.layer4\.[12]\.conv2)\.', r'\1.base.', name)
+        assert torch.equal(state[own], source.state_dict()[name]), name
 
 
 def test_rules_that_do_not_fit_end_before_any_training():

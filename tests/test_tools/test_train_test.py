@@ -18,6 +18,7 @@ for name in ('mmdet', 'mmseg'):
 
 from code_in_files import Mkdir  # noqa: E402
 from repository import ROOT, tool  # noqa: E402
+from run_logs import figures  # noqa: E402
 
 from plugconv_mm.datasets import build_digits  # noqa: E402
 from plugconv_mm.runtime.options import make_parser  # noqa: E402
@@ -62,14 +63,6 @@ def trained(data, tmp_path_factory):
     finally:
         os.chdir(before)
     return dict(detector=out / 'detector/epoch_1.pth', segmentor=out / 'segmentor/iter_2.pth')
-
-
-def figures(folder):
-    """The evaluation figures that a run logged last."""
-    files = [*Path(folder).glob('*/vis_data/scalars.json'), *Path(folder).glob('*/*.json')]
-    file = max((f for f in files if f.stat().st_size), key=lambda path: path.stat().st_mtime)
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    return {k: v for k, v in records[-1].items() if k.startswith('coco/') or k in ('mIoU', 'aAcc', 'mAcc')}
 
 
 def message(capsys, call, *arguments):

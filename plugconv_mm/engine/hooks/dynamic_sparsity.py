@@ -27,6 +27,7 @@ from plugconv_mm.ops.sparse_masks import (
     uniform_counts,
     unpack_mask,
 )
+from plugconv_mm.plugging.plugged import Beside
 from plugconv_mm.registry import HOOKS
 
 _KEY = 'dynamic_sparsity'  # in the checkpoint
@@ -53,9 +54,11 @@ class DynamicSparsityHook(Hook):
         sparsity: The part of the weights with masks that is zero.
         sparse_init: The initial masks. ``'snip'``, ``'erk'`` and ``'uniform'`` choose the density of each layer: by
             ``|weight · gradient|`` on the first batch, ranked over all layers; by Erdős–Rényi–Kernel; or the same for
-            all. The active weights of a layer are then random. ``'loaded'`` keeps the zeros of the loaded weights,
-            without updates, for fine-tuning a sparse network; ``sparsity`` and the arguments for updates have no effect
-            then. If the loaded weights have no zeros it warns, and training is dense.
+            all. The active weights of a layer are then random. Operators that ``plugconv_mm.plug`` added to layers are
+            ranked as if their factor, which is zero at first and leaves them no gradient, were one. ``'loaded'`` keeps
+            the zeros of the loaded weights, without updates, for fine-tuning a sparse network; ``sparsity`` and the
+            arguments for updates have no effect then. If the loaded weights have no zeros it warns, and training is
+            dense.
         growth: ``'random'``, or ``'gradient'`` for the weights whose gradients are largest in magnitude.
         prune_rate: The part of the active weights that the first update replaces.
         update_frequency: Number of steps of the optimizer between updates.
@@ -162,6 +165,9 @@ class DynamicSparsityHook(Hook):
         # gradients need a scale that is not known yet.
         model = copy.deepcopy(self._model).train()
         model.zero_grad()
+        for layer in model.modules():
+            if isinstance(layer, Beside) and not layer.gamma.any():
+                nn.init.ones_(layer.gamma)
         losses = model._run_forward(model.data_preprocessor(copy.deepcopy(data_batch), True), mode='loss')
         model.parse_losses(losses)[0].backward()
         scores = []

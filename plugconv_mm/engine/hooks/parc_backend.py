@@ -49,4 +49,5 @@ class ParCBackendHook(Hook):
             used = ', '.join(f'{backend} at {height}x{width} ({count}x)'
                              for (height, width, backend), count in sorted(self._calls.items(), reverse=True))
             print_log(f'ParC in the first {mode} iteration, by the size of the map: {used}. Others can be forced with '
-                      '--cfg-options model.backbone.parc_backend=spatial (or fft, gemm).', logger='current')
+                      '--cfg-options model.backbone.parc_backend=spatial (or fft, gemm), and of plugged ParC with '
+                      'backend in its rule.', logger='current')
