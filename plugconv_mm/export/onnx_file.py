@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from plugconv_mm.atomic_write import atomic_write
 from plugconv_mm.errors import ExportError
-from plugconv_mm.export.onnx_runtime import largest_difference, median_times, open_session
+from plugconv_mm.export.matching import number_of_detections
+from plugconv_mm.export.onnx_runtime import difference_of_detections, largest_difference, median_times, open_session
 from plugconv_mm.export.preconditions import check_destination, check_model, check_packages, check_shape
 from plugconv_mm.export.report import ExportReport
 from plugconv_mm.export.tasks import ExportedModule, input_channels, metadata, part_of
@@ -22,11 +23,14 @@ _OPSET = 18
 
 
 def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int],
-                classes: tuple[str, ...] | None = None) -> ExportReport:
+                classes: tuple[str, ...] | None = None, images: Tensor | None = None,
+                features: bool = False) -> ExportReport:
     """Write a model as an ONNX file that takes batches, of any number, of normalised images of one size.
 
-    Classifiers of mmpretrain and segmentors of mmseg are exported whole, up to their logits; detectors of mmdet as
-    backbone and neck; any other module as it is. Deployment forms are used. The file is compared with PyTorch in ONNX
+    Classifiers of mmpretrain and segmentors of mmseg are exported whole, up to their logits; detectors of mmdet with a
+    dense head or proposals up to their boxes with scores ``dets`` (B, K, 5), ``labels`` (B, K) and ``masks``
+    (B, K, h, w), where zeros and -1 stand for boxes that an image has not; any other module as it is. Deployment forms
+    are used. The file is compared with PyTorch in ONNX
     Runtime, with batches of one and of three images, before it takes its name; if that fails, or anything before it,
     an older file of this name stays. Its metadata hold, in JSON, ``mean``, ``std`` and ``order`` of the images'
     channels, and ``classes``.
@@ -36,6 +40,9 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
         path: The file to write; its folder must exist.
         shape: Height and width of the images, in pixels.
         classes: Names to put into the metadata.
+        images: Normalised images (N, C, H, W) on which detections are compared, one by box and score and all others by
+            numbers; random ones if None, in which a trained detector finds little.
+        features: Whether backbone and neck of a detector are exported, without its heads.
 
     Raises:
         ExportError: A package is missing, the model or the size cannot be exported, or the outputs in ONNX Runtime
@@ -50,12 +57,16 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
     path, shape = Path(path), tuple(shape)
     check_destination(path)
     check_packages()
-    part = part_of(model)
+    part = part_of(model, features)
     check_shape(model, shape)
     check_model(model, part)
     model = copy.deepcopy(model).eval()
     reference = ExportedModule(model, part)
-    images = torch.randn(3, input_channels(model), *shape, generator=torch.Generator().manual_seed(0))
+    if images is None:
+        images = torch.randn(3, input_channels(model), *shape, generator=torch.Generator().manual_seed(0))
+    elif images.shape[1:] != (input_channels(model), *shape) or len(images) < 2:
+        raise ExportError(f'at least two images of {input_channels(model)}x{shape[0]}x{shape[1]} are compared, got '
+                          f'{tuple(images.shape)}')
     try:
         with torch.no_grad():
             expected = reference(images)
@@ -64,8 +75,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
     if not all(isinstance(y, Tensor) for y in expected):
         raise ExportError(f'{type(model).__name__} gives {", ".join(type(y).__name__ for y in expected)} and not '
                           'tensors alone, which is all that an ONNX graph can give')
-    one = len(expected) == 1 and part.output_name == 'logits'
-    names = [part.output_name] if one else [f'{part.output_name}_{i}' for i in range(len(expected))]
+    names = part.output_names(len(expected))
 
     deployed = ExportedModule(copy.deepcopy(model), part)
     merge(deployed)
@@ -75,13 +85,15 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
         file.write(program.model_proto.SerializeToString())
         file.flush()
         session = open_session(file.name)
-        difference = max(largest_difference(session, reference, batch) for batch in (images[:1], images))
-        if not difference <= TOLERANCE:
+        compare = difference_of_detections if part.detects else largest_difference
+        difference = max(compare(session, reference, batch) for batch in (images[:1], images))
+        if not part.detects and not difference <= TOLERANCE:
             raise ExportError(f'the outputs in ONNX Runtime differ from those of PyTorch by {difference:.1e} of their '
                               f'deviation, where {TOLERANCE:.0e} is allowed: {path} was not written')
         torch_ms, onnx_ms = median_times(session, deployed, images[:1])
     outputs = {name: ('batch', *y.shape[1:]) for name, y in zip(names, expected, strict=True)}
-    return ExportReport(path, part.description, outputs, difference, torch_ms, onnx_ms)
+    compared = number_of_detections(expected) if part.detects else None
+    return ExportReport(path, part.description, outputs, difference, torch_ms, onnx_ms, compared)
 
 
 def to_onnx(module: nn.Module, images: Tensor, names: list[str]) -> 'torch.onnx.ONNXProgram':

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.analysis.interleave import interleaved
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export.matching import differing_detection
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -38,6 +39,39 @@ def largest_difference(session: 'InferenceSession', reference: nn.Module, images
     Raises:
         ExportError: ONNX Runtime fails, gives other shapes, or one of the two gives values that are not finite.
     """
+    differences = []
+    for got, want in _outputs(session, reference, images):
+        for runtime, values in (('PyTorch', want), ('ONNX Runtime', got)):
+            if not values.isfinite().all():
+                raise ExportError(f'with a batch of {len(images)} not all outputs in {runtime} are finite')
+        scale = want.std(correction=0).item() or want.abs().max().item() or 1.  # of one value, the value
+        differences.append((got - want).abs().max().item() / scale)
+    return max(differences)
+
+
+def difference_of_detections(session: 'InferenceSession', reference: nn.Module, images: Tensor) -> float:
+    """Compare the detections of a file with those of PyTorch.
+
+    Args:
+        session: The file, whose input is named 'input'.
+        reference: Maps images (N, C, H, W) to boxes with scores, labels, and masks where there are any.
+        images: The batch.
+
+    Returns:
+        The largest difference of the scores in their order.
+
+    Raises:
+        ExportError: ONNX Runtime fails, gives other shapes, or other detections.
+    """
+    outputs = _outputs(session, reference, images)
+    got, want = zip(*outputs, strict=True)
+    if differing := differing_detection(want, got):
+        raise ExportError(f'the detections in ONNX Runtime differ from those of PyTorch: {differing}')
+    return (want[0][..., 4] - got[0][..., 4]).abs().max().item()
+
+
+def _outputs(session: 'InferenceSession', reference: nn.Module, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The outputs of a file, each with that of PyTorch."""
     with torch.no_grad():
         expected = reference(images)
     try:
@@ -45,17 +79,10 @@ def largest_difference(session: 'InferenceSession', reference: nn.Module, images
     except Exception as error:
         raise ExportError(f'ONNX Runtime fails with a batch of {len(images)}: '
                           f'{str(error).splitlines()[0]}') from error
-    differences = []
     for got, want in zip(outputs, expected, strict=True):
         if got.shape != tuple(want.shape):
             raise ExportError(f'ONNX Runtime gives {got.shape} where PyTorch gives {tuple(want.shape)}')
-        got = torch.from_numpy(got)
-        for runtime, values in (('PyTorch', want), ('ONNX Runtime', got)):
-            if not values.isfinite().all():
-                raise ExportError(f'with a batch of {len(images)} not all outputs in {runtime} are finite')
-        scale = want.std(correction=0).item() or want.abs().max().item() or 1.  # of one value, the value
-        differences.append((got - want).abs().max().item() / scale)
-    return max(differences)
+    return [(torch.from_numpy(got), want) for got, want in zip(outputs, expected, strict=True)]
 
 
 def median_times(session: 'InferenceSession', module: nn.Module, images: Tensor,

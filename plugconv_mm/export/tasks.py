@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export.detectors import detector_of
 from plugconv_mm.ops import KWConv2d
 
 
@@ -17,13 +18,22 @@ class ExportedPart:
     Attributes:
         description: The part as a phrase for people.
         call: The function from the model and images (N, C, H, W) to the outputs: a tensor, or a sequence of them.
-        output_name: Name of the outputs: 'logits', 'feature' or 'output'.
+        output_name: Name of the outputs: 'logits', 'feature' or 'output'; or the name of each of them.
         modules: Names of the model's children that run in it; all of them if empty.
+        detects: Whether the outputs are detections.
     """
     description: str
     call: Callable[[nn.Module, Tensor], object]
-    output_name: str
+    output_name: str | tuple[str, ...]
     modules: tuple[str, ...] = ()
+    detects: bool = False
+
+    def output_names(self, number: int) -> list[str]:
+        """Names of as many outputs."""
+        if isinstance(self.output_name, tuple):
+            return list(self.output_name)
+        one = number == 1 and self.output_name == 'logits'
+        return [self.output_name] if one else [f'{self.output_name}_{i}' for i in range(number)]
 
 
 class ExportedModule(nn.Module):
@@ -43,11 +53,16 @@ class ExportedModule(nn.Module):
         return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs, )
 
 
-def part_of(model: nn.Module) -> ExportedPart:
+def part_of(model: nn.Module, features: bool = False) -> ExportedPart:
     """Choose the part of a model that is exported.
 
+    Args:
+        model: The model.
+        features: Whether backbone and neck of a detector are exported, without its heads.
+
     Raises:
-        ExportError: The model is of a task whose models are not exported, or a detector without a backbone.
+        ExportError: The model is of a task whose models are not exported, a detector without a backbone, or one with a
+            head that is not exported.
     """
     if _is_a(model, 'mmpretrain.models.classifiers', 'ImageClassifier'):
         if not model.with_head:
@@ -60,10 +75,13 @@ def part_of(model: nn.Module) -> ExportedPart:
     if _is_a(model, 'mmdet.models.detectors', 'BaseDetector'):
         if not hasattr(model, 'backbone'):
             raise ExportError(f'{type(model).__name__} has no backbone, the part of a detector that is exported')
+        if not features:
+            names = detector_of(model).names
+            return ExportedPart(f'the whole detector, to {", ".join(names)}', lambda m, x: detector_of(m)(x), names,
+                                detects=True)
         neck = ' and neck' if model.with_neck else ''
-        return ExportedPart(f'backbone{neck} of the detector; its heads, whose proposals and NMS make shapes that '
-                            'depend on the image, stay in PyTorch', lambda m, x: m.extract_feat(x), 'feature',
-                            ('backbone', 'neck'))
+        return ExportedPart(f'backbone{neck} of the detector, without its heads', lambda m, x: m.extract_feat(x),
+                            'feature', ('backbone', 'neck'))
     if hasattr(model, 'data_preprocessor'):
         raise ExportError(f'{type(model).__name__} is neither a classifier of mmpretrain, nor an EncoderDecoder of '
                           'mmseg, nor a detector of mmdet: only these are exported')

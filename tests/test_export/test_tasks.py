@@ -19,15 +19,18 @@ backbones = load_file('tests/test_models/test_backbones.py')
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind, part, outputs', [
-    ('classifier', 'the whole classifier', {'logits': ('batch', 5)}),
-    ('segmentor', 'the whole segmentor', {'logits': ('batch', 3, 64, 96)}),
-    ('detector', 'backbone and neck of the detector; its heads', {
+@pytest.mark.parametrize('kind, features, part, outputs', [
+    ('classifier', False, 'the whole classifier', {'logits': ('batch', 5)}),
+    ('segmentor', False, 'the whole segmentor', {'logits': ('batch', 3, 64, 96)}),
+    ('detector', False, 'the whole detector, to dets, labels, masks', {
+        'dets': ('batch', 20, 5), 'labels': ('batch', 20), 'masks': ('batch', 20, 28, 28)}),
+    ('detector', True, 'backbone and neck of the detector', {
         f'feature_{i}': ('batch', 64, 16 >> i, 24 >> i) for i in range(4)})])
-def test_models(kind, part, outputs, tmp_path):
+def test_models(kind, features, part, outputs, tmp_path):
     model = small_model(kind)
-    report = export_onnx(model, tmp_path / 'x.onnx', (64, 96), classes=('a', 'b'))
+    report = export_onnx(model, tmp_path / 'x.onnx', (64, 96), classes=('a', 'b'), features=features)
     assert report.part.startswith(part) and report.outputs == outputs and report.difference < 1e-4
+    assert (report.compared is None) == (outputs.keys() != {'dets', 'labels', 'masks'})
     session = onnxruntime.InferenceSession(str(report.path))
     assert [out.name for out in session.get_outputs()] == list(outputs)
     meta = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}

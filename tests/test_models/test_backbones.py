@@ -71,8 +71,10 @@ CHANNELS = {
 }
 # Patches of 4×4 and 2×2 drop what is left at the border, and layer scale keeps the sum of the blocks in float32.
 CONVNEXTS = ('HorNet', 'ParCConvNeXt', 'SLaK', 'KWConvNeXt')
+# Some seconds a pass, and made of what others are made of.
+HEAVY = 'kw-resnet50'
 # One variant of each backbone, for checks of arguments.
-ONE_OF_EACH = {cfg['type']: name for name, cfg in VARIANTS.items()}
+ONE_OF_EACH = {cfg['type']: name for name, cfg in VARIANTS.items() if name != HEAVY}
 
 NAMED = [
     *[(dict(type='HorNet', arch=f'{size}-{kind}'), [width * 2**i for i in range(4)])
@@ -105,6 +107,8 @@ NAMED = [
 ]
 
 every_variant = pytest.mark.parametrize('name', VARIANTS)
+every_light_variant = pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[pytest.mark.slow] if name == HEAVY else []) for name in VARIANTS])
 every_backbone = pytest.mark.parametrize('name', ONE_OF_EACH.values())
 
 
@@ -226,7 +230,7 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@every_variant
+@every_light_variant
 def test_training_is_deterministic(name):
     """To the bit on a CPU, and of operations that can be so on CUDA."""
     x, results = image(2, 3, 97, 131), []
@@ -256,7 +260,7 @@ def test_a_single_image_trains(name):
     assert all(grad.isfinite().all() for grad in grads.values())
 
 
-@every_variant
+@every_light_variant
 def test_autocast(name):
     model, x = build(name), image(2, 3, 64, 96)
     expected = run(model.eval(), x)
@@ -271,7 +275,7 @@ def test_autocast(name):
     assert all(grad.dtype == torch.float32 and grad.isfinite().all() for grad in grads.values())
 
 
-@every_variant
+@every_light_variant
 def test_gradients_under_autocast(name):
     """Near those of float32, and Fourier transforms compute in float32.
 
@@ -328,7 +332,7 @@ def test_channels_last(name):
     assert_near(run(model, x), expected, tolerance=1e-9)
 
 
-@every_variant
+@every_light_variant
 def test_recomputing_blocks_changes_nothing_but_the_memory(name):
     x, results, saved = image(2, 3, 64, 96), [], []
     for with_cp in (False, True):
@@ -439,7 +443,7 @@ def test_copies_are_equal_and_independent(name, copied):
     assert all(map(torch.equal, run(model, x), run(twin, x)))
 
 
-@every_variant
+@every_light_variant
 def test_stochastic_depth(name):
     x = image(2, 3, 64, 96)
     model = build(name, drop_path_rate=0.5)

@@ -107,7 +107,7 @@ def test_norm_cfg_and_backend_reach_every_layer():
 
 def test_drop_path_grows_with_depth():
     model = build(drop_path_rate=0.3)
-    rates = [getattr(b.drop_path, 'drop_prob', 0.) for i in range(1, 5) for b in getattr(model, f'layer{i}')]
+    rates = [getattr(b.drop_path, 'p', 0.) for i in range(1, 5) for b in getattr(model, f'layer{i}')]
     assert rates == pytest.approx([0.3 * i / 15 for i in range(16)])
 
 

@@ -26,14 +26,12 @@ def tool(name):
 
 check_configs = tool('misc/check_configs')
 
-# Every family, algorithm, data set, evaluator, constructor and schedule.
+# Each task, with different data sets, evaluators, constructors and schedules.
 SOME = [
     'digits/upernet_parc-resnet50-thin_digits',
     'parc/mask-rcnn_parc-mobilenetv2_fpn_ms-480-800-1x_coco',
     'parc/parcnet-s_8xb128_in1k-256px',
-    'horfpn/panoptic-fpn_r50_horfpn_1x_coco',
     'slak/faster-rcnn_slak-tiny_fpn_1x_voc0712',
-    'kernel_warehouse/kw1d4x-resnet18_32xb128_in1k',
 ]
 
 
@@ -61,7 +59,7 @@ def test_some(tmp_path):
     by_name = {Path(r.config).stem.partition('_')[0]: r for r in reports}
     assert 'coco/bbox_mAP' in by_name['mask-rcnn'].metrics and 'coco/segm_mAP' in by_name['mask-rcnn'].metrics
     assert by_name['mask-rcnn'].missing_weights == ['checkpoints/parc_mobilenetv2.pth']
-    assert 'coco_panoptic/PQ' in by_name['panoptic-fpn'].metrics and 'mIoU' in by_name['upernet'].metrics
+    assert 'mIoU' in by_name['upernet'].metrics
     assert 'pascal_voc/mAP' in by_name['faster-rcnn'].metrics
     assert 'accuracy/top5' in by_name['parcnet-s'].metrics
     table = check_configs.table(reports)

@@ -1,0 +1,129 @@
+"""Candidates of dense heads, of numbers that do not depend on what is in the images.
+
+Heads of mmdet choose the candidates of an image among the positions of its maps: those above a score, at most so many
+of each map. Here each map gives as many as it may, and those that would have been left out have a score of -1.
+"""
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Candidates = tuple[Tensor, Tensor, Tensor]  # boxes (B, N, 4), scores (B, N), labels (B, N)
+
+
+def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[int, int]) -> Candidates:
+    """Find the candidates of a batch with mmdet's own code for the candidates of one image.
+
+    The maps of all images are laid below one another, as one map of one image; the choice among the candidates alone
+    has to know of the images.
+
+    Args:
+        head: A dense head whose ``predict_by_feat`` is that of mmdet's ``BaseDenseHead``, or of ``YOLOXHead``.
+        feats: Its inputs.
+        shape: Height and width of the images, to which boxes are clipped.
+
+    Returns:
+        Boxes, scores and labels.
+    """
+    outs = tuple(head(feats))
+    images = outs[0][0].shape[0]
+    is_yolox = type(head).__name__ == 'YOLOXHead'
+    priors = head.prior_generator.grid_priors([out.shape[-2:] for out in outs[0]], dtype=feats[0].dtype,
+                                              device=feats[0].device, **(dict(with_stride=True) if is_yolox else {}))
+    if is_yolox:
+        return _yolox_candidates(head, outs, torch.cat(priors))
+    choice = _Choice(images)
+    none = [None] * len(priors)
+    cls_scores, bbox_preds, factors = ([below(map) for map in maps] for maps in (*outs, none)[:3])
+    with _replaced('filter_scores_and_topk', choice.choose):
+        head._bbox_post_process = choice.candidates
+        try:
+            with without_older_forms():
+                return head._predict_by_feat_single(
+                    cls_scores, bbox_preds, factors, [prior.repeat(images, 1) for prior in priors],
+                    dict(img_shape=shape), cfg=head.test_cfg)
+        finally:
+            del head._bbox_post_process
+
+
+def below(maps: Tensor | None) -> Tensor | None:
+    """Maps (B, C, H, W) below one another, (C, B · H, W)."""
+    return None if maps is None else maps.transpose(0, 1).flatten(1, 2)
+
+
+def _yolox_candidates(head: nn.Module, outs: tuple, priors: Tensor) -> Candidates:
+    """Candidates of YOLOX: all positions, each with its best class."""
+    cls_scores, boxes, objectness = (torch.cat([map.flatten(2).transpose(1, 2) for map in maps], 1) for maps in outs)
+    scores, labels = cls_scores.sigmoid().max(2)
+    scores = scores * objectness.squeeze(2).sigmoid()
+    scores = torch.where(scores >= head.test_cfg.score_thr, scores, -torch.ones_like(scores))
+    return head._bbox_decode(priors, boxes), scores, labels
+
+
+class _Choice:
+    """What stands for the choice among candidates, and for what follows it, while a head predicts.
+
+    Args:
+        images: B, of which all tensors are made.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.counts: list[int] = []  # candidates of an image in each map
+
+    def choose(self, scores: Tensor, score_thr: float, topk: int, results: Mapping[str, Tensor] | None = None) -> tuple:
+        """``filter_scores_and_topk`` of mmdet, for each image by itself."""
+        classes, positions = scores.shape[1], scores.shape[0] // self.images
+        flat = scores.reshape(self.images, positions * classes)
+        count = min(topk, positions * classes) if topk > 0 else positions * classes
+        self.counts.append(count)
+        scores, places = flat.topk(count, dim=1)
+        scores = torch.where(scores > score_thr, scores, -torch.ones_like(scores))
+        first = positions * torch.arange(self.images, device=scores.device)[:, None]
+        keep = (places // classes + first).flatten()
+        kept = results and {name: value[keep] for name, value in results.items()}
+        return scores.flatten(), (places % classes).flatten(), keep, kept
+
+    def candidates(self, results: Any, cfg: Mapping[str, Any], **_: Any) -> Candidates:
+        """``_bbox_post_process`` of a head, but for the suppression, by image."""
+        scores = results.scores
+        if 'score_factors' in results:
+            scores = torch.where(scores >= 0, scores * results.score_factors, scores)
+        least = cfg.get('min_bbox_size', -1)
+        if least >= 0:
+            sides = results.bboxes[:, 2:] - results.bboxes[:, :2]
+            scores = torch.where((sides > least).all(1), scores, -torch.ones_like(scores))
+        return tuple(map(self._by_image, (results.bboxes, scores, results.labels)))
+
+    def _by_image(self, values: Tensor) -> Tensor:
+        parts = values.split([self.images * count for count in self.counts])
+        return torch.cat([part.reshape(self.images, count, *values.shape[1:])
+                          for part, count in zip(parts, self.counts, strict=True)], 1)
+
+
+@contextmanager
+def _replaced(name: str, function: Callable) -> Iterator[None]:
+    """Put a function in the place of one of mmdet, under its name in every module of heads."""
+    before = {module: getattr(module, name) for key, module in list(sys.modules.items())
+              if key.startswith('mmdet.models.') and name in vars(module)}
+    try:
+        for module in before:
+            setattr(module, name, function)
+        yield
+    finally:
+        for module, old in before.items():
+            setattr(module, name, old)
+
+
+@contextmanager
+def without_older_forms() -> Iterator[None]:
+    """Leave out the forms for ONNX that mmdet's coders of boxes have, which need a module that it no longer has."""
+    before = torch.onnx.is_in_onnx_export
+    torch.onnx.is_in_onnx_export = lambda: False
+    try:
+        yield
+    finally:
+        torch.onnx.is_in_onnx_export = before

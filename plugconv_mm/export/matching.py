@@ -1,0 +1,58 @@
+"""Comparison of the detections of two runtimes."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from plugconv_mm.errors import ExportError
+
+SCORE = 0.05  # detections below may differ: they are many, and the next rounding changes their order
+_IOU, _SCORES, _MASKS = 0.99, 1e-3, 1e-2
+
+
+def differing_detection(expected: Sequence[Tensor], got: Sequence[Tensor]) -> str:
+    """Find a detection of one runtime that the other does not have.
+
+    Each has to have a box of its label in the other, with an IoU of 0.99, a score within 1e-3 and a mask within 1e-2.
+
+    Args:
+        expected: Boxes with scores (B, K, 5), labels (B, K), and masks (B, K, h, w) where there are any.
+        got: The same of the other.
+
+    Returns:
+        What is missing, as a phrase; nothing if all are there.
+    """
+    for image in range(len(expected[0])):
+        sides = [[part[image][outs[0][image, :, 4] > SCORE] for part in outs] for outs in (expected, got)]
+        for (own, other), where in ((sides, 'ONNX Runtime'), (sides[::-1], 'PyTorch')):
+            for number in range(len(own[0])):
+                box, label = own[0][number], own[1][number]
+                fits = (box_iou(box[None, :4], other[0][:, :4])[0] >= _IOU) & (other[1] == label) & (
+                    (other[0][:, 4] - box[4]).abs() <= _SCORES)
+                if len(own) > 2:
+                    fits &= (other[2] - own[2][number]).abs().flatten(1).amax(1) <= _MASKS
+                if not fits.any():
+                    place = ', '.join(f'{side:.1f}' for side in box[:4].tolist())
+                    return f'a box ({place}) of class {int(label)} with score {box[4]:.3f} that {where} does not find'
+    return ''
+
+
+def number_of_detections(outputs: Sequence[Tensor]) -> int:
+    """Count those that are compared."""
+    return int((outputs[0][..., 4] > SCORE).sum())
+
+
+def read_images(paths: Sequence[Path], preprocessor: nn.Module, shape: tuple[int, int]) -> Tensor:
+    """Read image files as a model is given them, resized to one size: (N, C, H, W).
+
+    Raises:
+        ExportError: A file that is no image.
+    """
+    images = [cv2.imread(str(path)) for path in paths]
+    if unread := [str(path) for path, image in zip(paths, images, strict=True) if image is None]:
+        raise ExportError(f'{unread[0]} is no image that OpenCV reads')
+    batch = [torch.from_numpy(cv2.resize(image, shape[::-1])).permute(2, 0, 1) for image in images]
+    return preprocessor(dict(inputs=batch, data_samples=None))['inputs']

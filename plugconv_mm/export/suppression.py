@@ -1,0 +1,73 @@
+"""Non-maximum suppression of a batch, and outputs of one size."""
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from plugconv_mm.errors import ExportError
+
+
+def check_nms(cfg: Mapping[str, Any]) -> None:
+    """Check that a suppression is the one that is exported.
+
+    Raises:
+        ExportError: It is another one, as soft NMS.
+    """
+    if cfg.get('type', 'nms') != 'nms':
+        raise ExportError(f'the suppression of this detector is {cfg["type"]!r}, and plain NMS is what runtimes have: '
+                          "set nms.type='nms' in its test_cfg with --cfg-options")
+
+
+def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Mapping[str, Any],
+             limit: int) -> tuple[Tensor, Tensor]:
+    """Suppress boxes that overlap better ones of their image and group.
+
+    Args:
+        boxes: Candidates (B, N, 4).
+        scores: Their scores (B, N); those below 0 are no candidates.
+        groups: Their classes, or levels (B, N).
+        cfg: ``nms`` of a config.
+        limit: K, boxes to keep in an image.
+
+    Returns:
+        Scores (B, K), sorted, -1 where there are no more boxes; and their places among the N.
+    """
+    images, n = scores.shape
+    if cfg.get('class_agnostic'):
+        groups = torch.zeros_like(groups)
+    # Groups lie beside one another and images below one another: in one direction, coordinates would become so large
+    # that little is left of the boxes in float32.
+    boxes = torch.where((scores >= 0)[..., None], boxes, torch.zeros_like(boxes))  # others may be infinite
+    room = boxes.max() + 1
+    number = torch.arange(images, device=boxes.device)[:, None].expand(-1, n)
+    shift = torch.stack((groups, number), 2).to(boxes.dtype) * room
+    kept = nms((boxes + shift.repeat(1, 1, 2)).flatten(0, 1), scores.flatten(), cfg['iou_threshold'])
+    mask = torch.zeros(images * n, device=boxes.device).scatter(0, kept, torch.ones_like(kept, dtype=torch.float32))
+    scores = torch.where(mask.view(images, n) > 0, scores, -torch.ones_like(scores))
+    return scores.topk(min(limit, n), dim=1)
+
+
+def take(values: Tensor, places: Tensor) -> Tensor:
+    """Values (B, N) or (B, N, M) at places (B, K)."""
+    return values.gather(1, places if values.dim() == 2 else places[..., None].expand(-1, -1, values.shape[2]))
+
+
+def detections(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Mapping[str, Any],
+               limit: int) -> tuple[Tensor, Tensor]:
+    """Make the outputs of a detector of its candidates.
+
+    Returns:
+        Boxes with scores (B, K, 5) and labels (B, K); zeros and -1 where an image has fewer.
+    """
+    scores, places = suppress(boxes, scores, labels, cfg, limit)
+    is_box = scores >= 0
+    dets = torch.cat((take(boxes, places), scores[..., None]), 2)
+    dets = torch.where(is_box[..., None], dets, torch.zeros_like(dets))
+    labels = torch.where(is_box, take(labels, places), -torch.ones_like(places))
+    missing = limit - dets.shape[1]
+    if missing > 0:
+        dets = torch.nn.functional.pad(dets, (0, 0, 0, missing))
+        labels = torch.nn.functional.pad(labels, (0, missing), value=-1)
+    return dets, labels
