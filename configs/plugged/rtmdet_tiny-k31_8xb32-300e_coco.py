@@ -1,7 +1,7 @@
 _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 custom_imports = dict(imports=['plugconv_mm'])
 
-# kernels of 31x31 in the place of all depthwise 5x5, in backbone and neck
+# kernels of 31x31 in the place of all depthwise 5x5, in backbone and neck, which they hold at first
 model = dict(
     _delete_=True,
     type='plugconv_mm.plug',
@@ -10,7 +10,8 @@ model = dict(
         dict(
             target='re:.*',
             where=dict(kernel_size=5, groups='depthwise'),
-            to=dict(type='plugconv_mm.DecomposedLargeKernelConv2d', large_kernel=31))
+            to=dict(type='plugconv_mm.DecomposedLargeKernelConv2d', large_kernel=31),
+            start='embed')
     ])
 custom_hooks = [
     *_base_.custom_hooks, dict(type='plugconv_mm.CheckFiniteHook'), dict(type='plugconv_mm.SyncBuffersHook')

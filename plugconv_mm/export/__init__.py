@@ -6,6 +6,9 @@ the dynamic convolutions of KernelWarehouse become products with windows of the 
 ``torch.onnx.export(model, ..., dynamo=True)`` takes each of them, too. This package adds what a whole model needs:
 
 - ``tasks``: the part of a model that is exported, by its task
+- ``detectors``: detectors of mmdet as modules from images to boxes, labels and masks
+- ``candidates``, ``suppression``, ``regions``: what they are made of, of sizes that do not depend on the images
+- ``matching``: the comparison of detections
 - ``preconditions``: checks before the export
 - ``onnx_file``: the export, and the writing of the file
 - ``onnx_runtime``: the comparison with PyTorch in ONNX Runtime

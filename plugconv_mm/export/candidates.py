@@ -6,6 +6,7 @@ of each map. Here each map gives as many as it may, and those that would have be
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[in
     """Find the candidates of a batch with mmdet's own code for the candidates of one image.
 
     The maps of all images are laid below one another, as one map of one image; the choice among the candidates alone
-    has to know of the images.
+    has to know of the images. Results are kept apart from ``InstanceData``, whose checks of lengths would make the
+    number of images a constant.
 
     Args:
         head: A dense head whose ``predict_by_feat`` is that of mmdet's ``BaseDenseHead``, or of ``YOLOXHead``.
@@ -38,7 +40,7 @@ def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[in
     choice = _Choice(images)
     none = [None] * len(priors)
     cls_scores, bbox_preds, factors = ([below(map) for map in maps] for maps in (*outs, none)[:3])
-    with _replaced('filter_scores_and_topk', choice.choose):
+    with _replaced('filter_scores_and_topk', choice.choose), _replaced('InstanceData', SimpleNamespace):
         head._bbox_post_process = choice.candidates
         try:
             with without_older_forms():
@@ -90,7 +92,7 @@ class _Choice:
     def candidates(self, results: Any, cfg: Mapping[str, Any], **_: Any) -> Candidates:
         """``_bbox_post_process`` of a head, but for the suppression, by image."""
         scores = results.scores
-        if 'score_factors' in results:
+        if hasattr(results, 'score_factors'):
             scores = torch.where(scores >= 0, scores * results.score_factors, scores)
         least = cfg.get('min_bbox_size', -1)
         if least >= 0:
