@@ -1,11 +1,13 @@
 """What one pass of an image without values shows of the layers of a model."""
 import copy
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from plugconv_mm.errors import PlugError
 from plugconv_mm.ops import ParC2d
@@ -26,7 +28,7 @@ class Seen:
         changes: Shapes of its input and output without the batch, where they were alone in its calls and not alike.
         channels: Channels of its input.
         macs: Multiply-adds of all calls.
-        refused: Why no operator can take the place of an attention that is called like this.
+        refused: Why no operator can take the place of a layer that is called, or whose weights are used, like this.
     """
     sizes: list[Size] = field(default_factory=list)
     source: str = ''
@@ -63,7 +65,7 @@ def dry_pass(model: nn.Module, names: Iterable[str], prefixes: Mapping[str, int]
     for name in names:
         watch.layer(name)
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), counter, watch:
             shell(torch.empty(1, 3, *input_size, device='meta', dtype=next(shell.parameters()).dtype))
     except Exception as error:  # whatever a model does behind the layers, or without values
         if needed and not any(seen.sizes for seen in watch.seen.values()):
@@ -73,10 +75,13 @@ def dry_pass(model: nn.Module, names: Iterable[str], prefixes: Mapping[str, int]
     return watch.seen
 
 
-class _Watch:
-    """Hooks on the layers of a shell, and what they have seen."""
+class _Watch(TorchFunctionMode):
+    """Hooks on the layers of a shell, and what they have seen; as a mode, who uses the weights of convolutions."""
 
     def __init__(self, shell: nn.Module, prefixes: Mapping[str, int], counter: OperatorCounter) -> None:
+        super().__init__()
+        self._owners: dict[int, set[str]] = defaultdict(set)
+        self._called: Counter[str] = Counter()
         self.shell, self.prefixes, self.counter = shell, prefixes, counter
         self.seen: dict[str, Seen] = {}
         self._made: dict[str, Size] = {}  # maps of convolutions; the last of them is the newest
@@ -92,6 +97,7 @@ class _Watch:
         started: list[int] = []
 
         def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            self._called[name] += 1
             self.seen[name] = seen  # in the order of the calls
             started.append(self.counter.macs.total())
             if name in self.prefixes:
@@ -101,6 +107,7 @@ class _Watch:
                 seen.channels = args[0].shape[1]
 
         def end(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+            self._called[name] -= 1
             seen.macs += self.counter.macs.total() - started.pop()
             shapes = [tuple(t.shape[1:]) if isinstance(t, Tensor) else () for t in (*args, *kwargs.values(), output)]
             if len(shapes) != 2 or len(set(shapes)) > 1 or len(shapes[0]) != 3:
@@ -109,8 +116,20 @@ class _Watch:
         if name in self.prefixes and kind_of(module).windows:  # type: ignore[union-attr]
             self.shell.get_submodule(name.rpartition('.')[0]).register_forward_pre_hook(
                 lambda _, inputs: seen.sizes.append(tuple(inputs[0].shape[1:3])))
-        module.register_forward_pre_hook(begin, with_kwargs=True)
+        if isinstance(module, nn.Conv2d):
+            self._owners[id(module.weight)].add(name)
+        module.register_forward_pre_hook(begin, with_kwargs=True, prepend=True)
         module.register_forward_hook(end, with_kwargs=True)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func.__name__ != '__get__':  # an attribute, such as the type
+            for arg in args:
+                owners = self._owners.get(id(arg), ())
+                if owners and not any(self._called[name] for name in owners):
+                    for name in owners:
+                        self.seen.setdefault(name, Seen()).refused = (
+                            'its weight is used by another module, which does not call it: exclude it')
+        return func(*args, **kwargs or {})
 
     def _keep(self, name: str, output: Tensor) -> None:
         self._made.pop(name, None)

@@ -76,6 +76,8 @@ def make_of_conv(old: nn.Module, name: str, rule: Rule, seen: Seen, warehouse: K
         ValueError: If the operator cannot take its place.
         TypeError: For arguments that the operator does not have.
     """
+    if seen.refused:
+        raise ValueError(seen.refused)
     arguments: dict[str, Any] = {key: getattr(old, key) for key in (
         'in_channels', 'out_channels', 'kernel_size', 'stride', 'padding', 'dilation', 'groups')}
     arguments['padding'] = _padding(old)

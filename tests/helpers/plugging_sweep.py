@@ -63,7 +63,7 @@ def tensors_in(found):
     return sum(map(tensors_in, found), []) if isinstance(found, (list, tuple)) else []
 
 
-def check(model, outputs, loss, input_size, record, statistics=False):
+def check(model, outputs, loss, input_size, record, statistics=False, gamma=1e-4):
     """Plug one operator after the other into copies of a model.
 
     Args:
@@ -73,6 +73,8 @@ def check(model, outputs, loss, input_size, record, statistics=False):
         input_size: H and W of the images.
         record: A function of the operator's name and of how many layers were plugged.
         statistics: Whether batch norms first take the statistics of a batch, without which some overflow.
+        gamma: Factor of the operators in the backward pass; products of several gnConvs, and of random weights,
+            overflow at more.
     """
 
     def computed(network):
@@ -109,7 +111,8 @@ def check(model, outputs, loss, input_size, record, statistics=False):
             record('skipped', f'{label}: {name}: {reason}')
         total += len(names)
         if names:
-            _check_one(model, changed, names, lambda network: _same(computed(network), before), loss, label, record)
+            _check_one(model, changed, names, lambda network: _same(computed(network), before), loss, gamma, label,
+                       record)
     assert total, 'no operator was plugged into any layer'
 
 
@@ -117,7 +120,7 @@ def _same(found, before):
     return len(found) == len(before) and all(map(torch.equal, found, before))
 
 
-def _check_one(model, changed, names, is_as_before, loss, label, record):
+def _check_one(model, changed, names, is_as_before, loss, gamma, label, record):
     copied = copy.deepcopy(changed)
     assert is_as_before(copied), f'{label}: the outputs are not what they were'
     found = copied.load_state_dict(model.state_dict(), strict=False)
@@ -130,13 +133,13 @@ def _check_one(model, changed, names, is_as_before, loss, label, record):
     assert sorted(unplug(copied)) == sorted(names), label
     assert copied.state_dict().keys() == model.state_dict().keys(), label
     assert not any(isinstance(module, Beside) for module in copied.modules()), label
-    unused = assert_trains(changed, names, loss, label)
+    unused = assert_trains(changed, names, loss, gamma, label)
     if unused:
         record('unused', f'{label}: {", ".join(unused)}')
     assert len(unused) < len(names), f'{label}: nothing of it is used'
 
 
-def assert_trains(model, names, loss, label):
+def assert_trains(model, names, loss, gamma, label):
     """All that is new has gradients once gamma has changed, as far as the layer beside it has any.
 
     Returns:
@@ -145,7 +148,7 @@ def assert_trains(model, names, loss, label):
     own = set()
     for name in names:
         layer = model.get_submodule(name)
-        nn.init.constant_(layer.gamma, 1e-4)  # products of several gnConvs, and of random weights, overflow at more
+        nn.init.constant_(layer.gamma, gamma)
         own |= {id(parameter) for parameter in layer.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in own:

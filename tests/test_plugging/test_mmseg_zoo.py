@@ -16,10 +16,10 @@ from plugconv_mm.runtime.shrink_config import cap_numbers, leave_out_weights  # 
 
 QUICK = ['bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024',
          'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512']
-CONFIGS = {  # and what is changed of the model
+CONFIGS = {  # `model` is changed in its config, `size` is that of the images, `mode` that of the outputs
     'ann/ann_r50-d8_4xb2-40k_cityscapes-512x1024': {},
     'apcnet/apcnet_r50-d8_4xb2-40k_cityscapes-512x1024': {},
-    'beit/beit-base_upernet_8xb2-160k_ade20k-640x640': {},
+    'beit/beit-base_upernet_8xb2-160k_ade20k-640x640': dict(model=dict(backbone=dict(img_size=(64, 96)))),
     'bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024': {},
     'bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024': {},
     'ccnet/ccnet_r50-d8_4xb2-40k_cityscapes-512x1024': {},
@@ -43,11 +43,11 @@ CONFIGS = {  # and what is changed of the model
     'icnet/icnet_r18-d8_4xb2-80k_cityscapes-832x832': {},
     'isanet/isanet_r50-d8_4xb2-40k_cityscapes-512x1024': {},
     'knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512': {},
-    'mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512': {},
-    'mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024': {},
-    'maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512': {},
+    'mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512': dict(model=dict(backbone=dict(img_size=(64, 96)))),
+    'mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024': dict(mode='predict'),
+    'maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512': dict(mode='predict'),
     'mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb2-80k_cityscapes-512x1024': {},
-    'mobilenet_v3/mobilenet-v3-d8-s_lraspp_4xb4-320k_cityscapes-512x1024': {},
+    'mobilenet_v3/mobilenet-v3-d8-s_lraspp_4xb4-320k_cityscapes-512x1024': dict(size=(400, 416)),
     'nonlocal_net/nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024': {},
     'ocrnet/ocrnet_hr18s_4xb2-40k_cityscapes-512x1024': {},
     'pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes': {},
@@ -61,8 +61,10 @@ CONFIGS = {  # and what is changed of the model
     'segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512': {},
     'segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512': {},
     'sem_fpn/fpn_r50_4xb2-80k_cityscapes-512x1024': {},
-    'setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512': dict(backbone=dict(num_layers=4, out_indices=(0, 1, 2, 3))),
-    'setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512': dict(backbone=dict(num_layers=4, out_indices=(0, 1, 2, 3))),
+    'setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512': dict(
+        model=dict(backbone=dict(num_layers=4, out_indices=(0, 1, 2, 3)))),
+    'setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512': dict(
+        model=dict(backbone=dict(num_layers=4, out_indices=(0, 1, 2, 3)))),
     'stdc/stdc1_4xb12-80k_cityscapes-512x1024': {},
     'swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512': {},
     'twins/twins_pcpvt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512': {},
@@ -71,26 +73,28 @@ CONFIGS = {  # and what is changed of the model
     'upernet/upernet_r18_4xb2-40k_cityscapes-512x1024': {},
     'vit/vit_deit-s16_upernet_8xb2-80k_ade20k-512x512': {},
 }
-SIZE = (64, 96)
 
 
 @pytest.mark.parametrize('config', [
     pytest.param(config, marks=[] if config in QUICK else pytest.mark.slow) for config in CONFIGS])
 def test_a_segmentor_starts_as_it_was(config, record_property):
+    options = CONFIGS[config]
+    size = options.get('size', (64, 96))
     cfg = read_config(f'mmseg::{config}.py')
     leave_out_weights(cfg)
     cap_numbers(cfg.model)
-    cfg.merge_from_dict(dict(model=CONFIGS[config]))
+    cfg.merge_from_dict(dict(model=options.get('model', {})))
     model = revert_sync_batchnorm(build_part(cfg, cfg.model))
     init_default_scope('mmseg')
     record_property('class', type(model).__name__)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, *SIZE, generator=generator)
-    labels = torch.randint(model.num_classes, (2, 1, *SIZE), generator=generator)
+    images = torch.randn(2, 3, *size, generator=generator)
+    labels = torch.randint(model.num_classes, (2, 1, *size), generator=generator)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label), gt_edge_map=PixelData(data=(label % 2).float()),
-                             metainfo=dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE)) for label in labels]
+                             metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size)) for label in labels]
 
     def loss(network):
         return network.parse_losses(network(images, samples, mode='loss'))[0]
 
-    plugging_sweep.check(model, lambda network: network(images, samples, mode='tensor'), loss, SIZE, record_property)
+    plugging_sweep.check(model, lambda network: network(images, samples, mode=options.get('mode', 'tensor')), loss, size,
+                         record_property)

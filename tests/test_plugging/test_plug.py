@@ -337,6 +337,26 @@ def test_a_stride_of_a_convolution_that_pads_in_its_forward(net):
         plug(net, [dict(target='stem', to=dict(type='KWConv2d'), start='residual')])
 
 
+class Decomposition(nn.Module):
+    """A module that uses the weight of its convolution, and does not call it, as the task decomposition of TOOD."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3)
+
+    def forward(self, x):
+        assert self.conv.weight.dtype == x.dtype
+        return nn.functional.conv2d(x, self.conv.weight * 2, padding=1)
+
+
+def test_a_weight_that_another_module_uses(net):
+    net.stages[1][1]['conv'] = Decomposition()
+    with pytest.raises(PlugError, match=r'into stages\.1\.1\.conv\.conv, .* its weight is used by another module'):
+        plug(net, [rule_of('KWConv2d')], input_size=(48, 64))
+    report = plug(net, [rule_of('KWConv2d', unfit='skip')], input_size=(48, 64))
+    assert report.plugged == ['stages.0.1.conv', 'stages.0.2.conv', 'stages.1.2.conv']
+
+
 class Masked(nn.Conv2d):
     """A convolution on a part of the map, as that of guided anchoring."""
 
