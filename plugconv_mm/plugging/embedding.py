@@ -54,7 +54,7 @@ def embed(new: nn.Module, old: nn.Module) -> str:
                      "DecomposedLargeKernelConv2d, ParC2d and KWConv2d; use start='residual'")
 
 
-def conv_with_room(large: LargeBranches, kernel_size: tuple[int, int]) -> nn.Conv2d | None:
+def conv_with_room(large: Any, kernel_size: tuple[int, int]) -> nn.Conv2d | None:
     """The convolution of a large kernel that is deployed in which kernels of this size have room, if there is one."""
     convs = (getattr(large, name) for name in large.large)
     return next((conv for conv in convs if all(
