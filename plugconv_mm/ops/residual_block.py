@@ -1,5 +1,6 @@
 """Residual blocks with stochastic depth, which may be recomputed in the backward pass."""
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 import torch.utils.checkpoint as cp
@@ -36,9 +37,9 @@ class ResidualBlock(nn.Module):
         if not (self.with_cp and x.requires_grad):
             return self._forward(x)
         if torch.compiler.is_compiling():  # the compiler recomputes values and no changes of buffers, without contexts
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return cp.checkpoint(self._forward, x, use_reentrant=False,
-                             context_fn=lambda: (nullcontext(), _EarlierBuffers(self)))
+            return cast(Tensor, cp.checkpoint(self._forward, x, use_reentrant=False))
+        return cast(Tensor, cp.checkpoint(self._forward, x, use_reentrant=False,
+                                          context_fn=lambda: (nullcontext(), _EarlierBuffers(self))))
 
 
 class _EarlierBuffers:
