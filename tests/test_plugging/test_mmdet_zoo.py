@@ -15,7 +15,7 @@ from plugconv_mm.runtime.build import build_part  # noqa: E402
 from plugconv_mm.runtime.read_config import find_config, read_config  # noqa: E402
 from plugconv_mm.runtime.shrink_config import cap_numbers, leave_out_weights  # noqa: E402
 
-QUICK = ['yolox/yolox_tiny_8xb8-300e_coco', 'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco']
+QUICK = ['faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'yolox/yolox_tiny_8xb8-300e_coco']
 CONFIGS = {  # `model` is changed in its config, `size` is that of the images, `check` are arguments of it
     'atss/atss_r50_fpn_1x_coco': {},
     'autoassign/autoassign_r50-caffe_fpn_1x_coco': {},
