@@ -43,7 +43,7 @@ def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[in
     with _replaced('filter_scores_and_topk', choice.choose), _replaced('InstanceData', SimpleNamespace):
         head._bbox_post_process = choice.candidates
         try:
-            with without_older_forms():
+            with without_older_forms(), _copied_project(head):
                 return head._predict_by_feat_single(
                     cls_scores, bbox_preds, factors, [prior.repeat(images, 1) for prior in priors],
                     dict(img_shape=shape), cfg=head.test_cfg)
@@ -118,6 +118,21 @@ def _replaced(name: str, function: Callable) -> Iterator[None]:
     finally:
         for module, old in before.items():
             setattr(module, name, old)
+
+
+@contextmanager
+def _copied_project(head: nn.Module) -> Iterator[None]:
+    """Give GFL's integral a copy of its buffer: the exporter fails at a buffer that is converted to its own type."""
+    if not hasattr(head, 'integral'):
+        yield
+        return
+    project = head.integral._buffers.pop('project')
+    head.integral.project = project.clone()
+    try:
+        yield
+    finally:
+        del head.integral.project
+        head.integral._buffers['project'] = project
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from plugconv_mm.export.suppression import check_nms, detections, suppress, take
 # Candidates of a two-stage detector that pass its threshold, of all classes, at most; images with more lose the worst.
 _MOST = 4096
 _LIMIT = 100  # boxes of an image where a detector has no limit; COCO AP looks at as many
-_DENSE = ('ATSSHead', 'DDODHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead', 'RTMDetHead',
-          'RTMDetSepBNHead', 'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'TOODHead', 'VFNetHead', 'YOLOXHead')
+_DENSE = ('ATSSHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead',
+          'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'YOLOXHead')
 
 
 def detector_of(model: Any) -> nn.Module:

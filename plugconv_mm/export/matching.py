@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from plugconv_mm.errors import ExportError
 
 SCORE = 0.05  # detections below may differ: they are many, and the next rounding changes their order
-_IOU, _SCORES, _MASKS = 0.99, 1e-3, 1e-2
+_IOU, _SCORES, _MASKS, _SIDES = 0.99, 1e-3, 1e-2, 1e-2
 
 
 def differing_detection(expected: Sequence[Tensor], got: Sequence[Tensor]) -> str:
@@ -30,8 +30,9 @@ def differing_detection(expected: Sequence[Tensor], got: Sequence[Tensor]) -> st
         for (own, other), where in ((sides, 'ONNX Runtime'), (sides[::-1], 'PyTorch')):
             for number in range(len(own[0])):
                 box, label = own[0][number], own[1][number]
-                fits = (box_iou(box[None, :4], other[0][:, :4])[0] >= _IOU) & (other[1] == label) & (
-                    (other[0][:, 4] - box[4]).abs() <= _SCORES)
+                fits = (other[1] == label) & ((other[0][:, 4] - box[4]).abs() <= _SCORES) & (
+                    (box_iou(box[None, :4], other[0][:, :4])[0] >= _IOU)
+                    | ((other[0] - box)[:, :4].abs().amax(1) <= _SIDES))  # boxes without an area
                 if len(own) > 2:
                     fits &= (other[2] - own[2][number]).abs().flatten(1).amax(1) <= _MASKS
                 if not fits.any():

@@ -98,6 +98,8 @@ def input_channels(model: nn.Module) -> int:
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     if mean is not None:
         return mean.numel()
+    if hasattr(model, 'data_preprocessor'):  # the first layer may see several pixels as one, as YOLOX's does
+        return 3
     first = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, KWConv2d))), None)
     return getattr(first, 'in_channels', 3)
 

@@ -18,10 +18,9 @@ from plugconv_mm.runtime.read_config import read_config  # noqa: E402
 
 DENSE = {
     'retinanet': 'retinanet/retinanet_r50_fpn_1x_coco', 'fcos': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
-    'atss': 'atss/atss_r50_fpn_1x_coco', 'gfl': 'gfl/gfl_r50_fpn_1x_coco', 'tood': 'tood/tood_r50_fpn_1x_coco',
+    'atss': 'atss/atss_r50_fpn_1x_coco', 'gfl': 'gfl/gfl_r50_fpn_1x_coco',
     'rtmdet': 'rtmdet/rtmdet_tiny_8xb32-300e_coco', 'yolox': 'yolox/yolox_tiny_8xb8-300e_coco',
     'ssdlite': 'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco',
-    'vfnet': 'vfnet/vfnet_r50_fpn_1x_coco', 'ddod': 'ddod/ddod_r50_fpn_1x_coco',
     'free-anchor': 'free_anchor/freeanchor_r50_fpn_1x_coco', 'fsaf': 'fsaf/fsaf_r50_fpn_1x_coco',
 }
 TWO_STAGE = {

@@ -43,3 +43,6 @@ def test_channels_of_an_image():
     """Where the first layer is a dynamic convolution, and the first ordinary one another."""
     assert input_channels(backbones.build('kw-mobilenetv2-half')) == 3
     assert input_channels(nn.Sequential(KWConv2d(4, 8, 3), nn.Conv2d(8, 8, 1))) == 4
+    focus = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 1))
+    focus.data_preprocessor = nn.Identity()
+    assert input_channels(focus) == 3
