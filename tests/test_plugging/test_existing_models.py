@@ -6,7 +6,7 @@ import torch
 timm = pytest.importorskip('timm')
 torchvision = pytest.importorskip('torchvision')
 
-QUICK = ['googlenet', 'swin_t', 'mobilenetv3_small_050', 'convnext_atto', 'repvgg_a0', 'regnetz_b16']
+QUICK = ['swin_t', 'mobilenetv3_small_050', 'convnext_atto', 'repvgg_a0', 'regnetz_b16']
 ARCHITECTURES = {
     'torchvision': ['resnet18', 'mobilenet_v2', 'shufflenet_v2_x0_5', 'efficientnet_b0', 'convnext_tiny', 'densenet121',
                     'vgg11_bn', 'mnasnet0_5', 'squeezenet1_1', 'regnet_y_400mf', 'mobilenet_v3_small', 'googlenet',
