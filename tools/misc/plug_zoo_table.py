@@ -55,7 +55,7 @@ def read(files: Iterable[str | Path]) -> list[Network]:
             elif key == 'class':
                 network.kind = value
             elif key == 'skipped':
-                network.skipped.append(re.sub(r'\d+', 'n', value.split(': ', 2)[2].split(': ')[0]))
+                network.skipped.append(re.sub(r'\d+(?!d\b)', 'n', value.split(': ', 2)[2].split(': ')[0]))
             else:
                 network.unused += value.partition(': ')[2].count(',') + 1
         for outcome in (*case.iter('failure'), *case.iter('error'), *case.iter('skipped')):
