@@ -91,7 +91,8 @@ def predicted(model, images, limit):
     return dets, labels, masks
 
 
-@pytest.mark.parametrize('name', [*DENSE, *TWO_STAGE])
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] if name == 'cascade-mask-rcnn' else [])
+                                  for name in [*DENSE, *TWO_STAGE]])
 def test_detections_are_those_of_mmdet(name):
     model = build(name)
     images = noise(2)
@@ -114,7 +115,7 @@ def _paste(mask, box):
     return _do_paste_mask(mask[None, None], box[None, :4], *SIZE, skip_empty=False)[0][0] >= 0.5
 
 
-QUICK = ('retinanet', )
+QUICK = ('yolox', )
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
