@@ -6,7 +6,7 @@ the dynamic convolutions of KernelWarehouse become products with windows of the 
 ``torch.onnx.export(model, ..., dynamo=True)`` takes each of them, too. This package adds what a whole model needs:
 
 - ``tasks``: the part of a model that is exported, by its task
-- ``detectors``: detectors of mmdet as modules from images to boxes, labels and masks
+- ``detectors``: detectors of mmdet as functions from images to boxes, labels and masks
 - ``candidates``, ``suppression``, ``regions``: what they are made of, of sizes that do not depend on the images
 - ``matching``: the comparison of detections
 - ``preconditions``: checks before the export

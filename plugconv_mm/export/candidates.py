@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plugconv_mm.export.suppression import only
+
 Candidates = tuple[Tensor, Tensor, Tensor]  # boxes (B, N, 4), scores (B, N), labels (B, N)
 
 
@@ -39,7 +41,7 @@ def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[in
         return _yolox_candidates(head, outs, torch.cat(priors))
     choice = _Choice(images)
     none = [None] * len(priors)
-    cls_scores, bbox_preds, factors = ([below(map) for map in maps] for maps in (*outs, none)[:3])
+    cls_scores, bbox_preds, factors = ([_below(map) for map in maps] for maps in (*outs, none)[:3])
     with _replaced('filter_scores_and_topk', choice.choose), _replaced('InstanceData', SimpleNamespace):
         head._bbox_post_process = choice.candidates
         try:
@@ -51,7 +53,7 @@ def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[in
             del head._bbox_post_process
 
 
-def below(maps: Tensor | None) -> Tensor | None:
+def _below(maps: Tensor | None) -> Tensor | None:
     """Maps (B, C, H, W) below one another, (C, B · H, W)."""
     return None if maps is None else maps.transpose(0, 1).flatten(1, 2)
 
@@ -61,8 +63,7 @@ def _yolox_candidates(head: nn.Module, outs: tuple, priors: Tensor) -> Candidate
     cls_scores, boxes, objectness = (torch.cat([map.flatten(2).transpose(1, 2) for map in maps], 1) for maps in outs)
     scores, labels = cls_scores.sigmoid().max(2)
     scores = scores * objectness.squeeze(2).sigmoid()
-    scores = torch.where(scores >= head.test_cfg.score_thr, scores, -torch.ones_like(scores))
-    return head._bbox_decode(priors, boxes), scores, labels
+    return head._bbox_decode(priors, boxes), only(scores >= head.test_cfg.score_thr, scores), labels
 
 
 class _Choice:
@@ -83,11 +84,10 @@ class _Choice:
         count = min(topk, positions * classes) if topk > 0 else positions * classes
         self.counts.append(count)
         scores, places = flat.topk(count, dim=1)
-        scores = torch.where(scores > score_thr, scores, -torch.ones_like(scores))
         first = positions * torch.arange(self.images, device=scores.device)[:, None]
         keep = (places // classes + first).flatten()
         kept = results and {name: value[keep] for name, value in results.items()}
-        return scores.flatten(), (places % classes).flatten(), keep, kept
+        return only(scores > score_thr, scores).flatten(), (places % classes).flatten(), keep, kept
 
     def candidates(self, results: Any, cfg: Mapping[str, Any], **_: Any) -> Candidates:
         """``_bbox_post_process`` of a head, but for the suppression, by image."""
@@ -97,7 +97,7 @@ class _Choice:
         least = cfg.get('min_bbox_size', -1)
         if least >= 0:
             sides = results.bboxes[:, 2:] - results.bboxes[:, :2]
-            scores = torch.where((sides > least).all(1), scores, -torch.ones_like(scores))
+            scores = only((sides > least).all(1), scores)
         return tuple(map(self._by_image, (results.bboxes, scores, results.labels)))
 
     def _by_image(self, values: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Detectors of mmdet as modules from images to boxes, labels, scores and masks, which an exporter can follow."""
-from collections.abc import Mapping
+"""Detectors of mmdet as functions from images to boxes, labels, scores and masks, which an exporter can follow."""
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
 from plugconv_mm.export.regions import check_extractor, features_of_regions, regions_of
-from plugconv_mm.export.suppression import check_nms, detections, suppress, take
+from plugconv_mm.export.suppression import check_nms, detections, only, suppress, take
 
 # Candidates of a two-stage detector that pass its threshold, of all classes, at most; images with more lose the worst.
 _MOST = 4096
@@ -17,99 +18,107 @@ _DENSE = ('ATSSHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead',
           'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'YOLOXHead')
 
 
-def detector_of(model: Any) -> nn.Module:
-    """Make the module of a detector.
+@dataclass(frozen=True)
+class Detector:
+    """A detector as it is exported.
+
+    Attributes:
+        names: Names of the outputs.
+        detect: The function from the model and images (B, C, H, W) to boxes with scores (B, K, 5), labels (B, K), and
+            masks (B, K, h, w) of the boxes where the model has any.
+    """
+    names: tuple[str, ...]
+    detect: Callable[[Any, Tensor], tuple[Tensor, ...]]
+
+
+def detector_of(model: Any) -> Detector:
+    """Choose how a detector is exported.
 
     Raises:
         ExportError: It has a head that is not exported.
     """
     if hasattr(model, 'roi_head'):
-        return TwoStage(model)
+        _check_two_stages(model)
+        return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'), _two_stages)
     if hasattr(model, 'bbox_head') and not hasattr(model, 'mask_head'):
-        return SingleStage(model)
-    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, and two-stage '
-                      'ones')
-
-
-class SingleStage(nn.Module):
-    """A detector with a dense head: images (B, C, H, W) -> boxes with scores (B, K, 5) and labels (B, K)."""
-    names = ('dets', 'labels')
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
         kind = type(model.bbox_head).__name__
         if kind not in _DENSE:
             raise ExportError(f'{kind}, the head of {type(model).__name__}, is not exported; those that are: '
                               f'{", ".join(_DENSE)}')
         check_nms(model.bbox_head.test_cfg.nms)
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        head = self.model.bbox_head
-        boxes, scores, labels = dense_candidates(head, self.model.extract_feat(images), tuple(images.shape[2:]))
-        return detections(boxes, scores, labels, head.test_cfg.nms,
-                          head.test_cfg.get('max_per_img', _LIMIT))
+        return Detector(('dets', 'labels'), _one_stage)
+    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, and two-stage '
+                      'ones')
 
 
-class TwoStage(nn.Module):
-    """A detector with proposals: as :class:`SingleStage`, and masks (B, K, h, w) of their boxes where it has any."""
+def _check_two_stages(model: Any) -> None:
+    rpn, roi = model.rpn_head, model.roi_head
+    if type(rpn).__name__ != 'RPNHead' or type(roi).__name__ not in ('StandardRoIHead', 'CascadeRoIHead'):
+        raise ExportError(f'{type(rpn).__name__} and {type(roi).__name__} of {type(model).__name__} are not '
+                          'exported; RPNHead with StandardRoIHead or CascadeRoIHead is')
+    check_nms(rpn.test_cfg.nms)
+    check_nms(roi.test_cfg.nms)
+    for kind in ('bbox', 'mask') if roi.with_mask else ('bbox', ):
+        for stage in range(_stages(roi)):
+            check_extractor(_part(roi, f'{kind}_roi_extractor', stage))
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        rpn, roi = model.rpn_head, model.roi_head
-        if type(rpn).__name__ != 'RPNHead' or type(roi).__name__ not in ('StandardRoIHead', 'CascadeRoIHead'):
-            raise ExportError(f'{type(rpn).__name__} and {type(roi).__name__} of {type(model).__name__} are not '
-                              'exported; RPNHead with StandardRoIHead or CascadeRoIHead is')
-        check_nms(rpn.test_cfg.nms)
-        check_nms(roi.test_cfg.nms)
-        self.cascade = type(roi).__name__ == 'CascadeRoIHead'
-        for part in ('bbox_roi_extractor', 'mask_roi_extractor'):
-            extractors = getattr(roi, part, None)
-            for extractor in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
-                if extractor is not None:
-                    check_extractor(extractor)
-        self.model = model
-        self.names = ('dets', 'labels', 'masks') if roi.with_mask else ('dets', 'labels')
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        model, shape = self.model, tuple(images.shape[2:])
-        feats = model.extract_feat(images)
-        boxes = proposals(model.rpn_head, feats, shape)
-        head = model.roi_head
-        scores, boxes = (self._cascade if self.cascade else self._standard)(feats, boxes, shape)
-        dets, labels = best_of_classes(boxes, scores, head.test_cfg)
-        if not head.with_mask:
-            return dets, labels
-        rois = regions_of(dets[..., :4])
-        if self.cascade:
-            masks = sum(_mask_head(head, i, feats, rois).sigmoid() for i in range(head.num_stages)) / head.num_stages
-        else:
-            masks = _mask_head(head, None, feats, rois).sigmoid()
-        if masks.shape[1] > 1:
-            places = labels.flatten().clamp(min=0)[:, None, None, None].expand(-1, 1, *masks.shape[2:])
-            masks = masks.gather(1, places)
-        return dets, labels, masks.view(*labels.shape, *masks.shape[2:])
+def _one_stage(model: Any, images: Tensor) -> tuple[Tensor, ...]:
+    head = model.bbox_head
+    boxes, scores, labels = dense_candidates(head, model.extract_feat(images), tuple(images.shape[2:]))
+    return detections(boxes, scores, labels, head.test_cfg.nms, head.test_cfg.get('max_per_img', _LIMIT))
 
-    def _standard(self, feats: Any, boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Scores (B, P, C) and boxes (B, P, C · 4) or (B, P, 4) of proposals (B, P, 4)."""
-        head = self.model.roi_head
-        rois = regions_of(boxes)
-        cls_score, bbox_pred = _bbox_head(head, None, feats, rois)
-        return _scores(cls_score, boxes), _decode(head.bbox_head, rois, bbox_pred, shape, boxes)
 
-    def _cascade(self, feats: Any, boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        head = self.model.roi_head
-        rois, total = regions_of(boxes), torch.zeros(())
-        for stage in range(head.num_stages):
-            bbox_head = head.bbox_head[stage]
-            cls_score, bbox_pred = _bbox_head(head, stage, feats, rois)
-            total = total + cls_score
-            if stage < head.num_stages - 1:
-                best = cls_score[:, :-1].argmax(1)
-                with without_older_forms():
-                    refined = bbox_head.regress_by_class(rois[:, 1:], best, bbox_pred, dict(img_shape=shape))
-                rois = torch.cat((rois[:, :1], refined), 1)
-        return _scores(total / head.num_stages, boxes), _decode(bbox_head, rois, bbox_pred, shape, boxes)
+def _two_stages(model: Any, images: Tensor) -> tuple[Tensor, ...]:
+    head, shape = model.roi_head, tuple(images.shape[2:])
+    feats = model.extract_feat(images)
+    scores, boxes = _classified(head, feats, proposals(model.rpn_head, feats, shape), shape)
+    dets, labels = best_of_classes(boxes, scores, head.test_cfg)
+    if not head.with_mask:
+        return dets, labels
+    rois, stages = regions_of(dets[..., :4]), _stages(head)
+    masks = sum(_run(head, 'mask', stage, feats, rois).sigmoid() for stage in range(stages)) / stages
+    if masks.shape[1] > 1:
+        places = labels.flatten().clamp(min=0)[:, None, None, None].expand(-1, 1, *masks.shape[2:])
+        masks = masks.gather(1, places)
+    return dets, labels, masks.view(*labels.shape, *masks.shape[2:])
+
+
+def _classified(head: Any, feats: Any, boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Scores (B, P, C) and boxes (B, P, C · 4) or (B, P, 4) of proposals (B, P, 4)."""
+    rois, total, stages = regions_of(boxes), torch.zeros(()), _stages(head)
+    for stage in range(stages):
+        bbox_head = _part(head, 'bbox_head', stage)
+        cls_score, bbox_pred = _run(head, 'bbox', stage, feats, rois)
+        total = total + cls_score
+        if stage < stages - 1:
+            best = cls_score[:, :-1].argmax(1)
+            with without_older_forms():
+                refined = bbox_head.regress_by_class(rois[:, 1:], best, bbox_pred, dict(img_shape=shape))
+            rois = torch.cat((rois[:, :1], refined), 1)
+    classes = 1 if bbox_head.reg_class_agnostic else bbox_head.num_classes
+    with without_older_forms():
+        decoded = bbox_head.bbox_coder.decode(rois[:, 1:].repeat_interleave(classes, dim=0), bbox_pred.view(-1, 4),
+                                              max_shape=shape)
+    scores = (total / stages).softmax(1)[:, :-1]
+    return scores.view(*boxes.shape[:2], -1), decoded.view(*boxes.shape[:2], -1)
+
+
+def _stages(head: Any) -> int:
+    """Number of the heads that come one after the other: 1 but in cascades."""
+    return getattr(head, 'num_stages', 1)
+
+
+def _part(head: Any, name: str, stage: int) -> Any:
+    part = getattr(head, name)
+    return part[stage] if isinstance(part, nn.ModuleList) else part
+
+
+def _run(head: Any, kind: str, stage: int, feats: Any, rois: Tensor) -> Any:
+    """The outputs of the head of boxes, ``'bbox'``, or of masks, ``'mask'``, of a stage."""
+    extractor = _part(head, f'{kind}_roi_extractor', stage)
+    features = features_of_regions(extractor, feats[:extractor.num_inputs], rois)
+    return _part(head, f'{kind}_head', stage)(head.shared_head(features) if head.with_shared_head else features)
 
 
 def proposals(head: Any, feats: tuple[Tensor, ...], shape: tuple[int, int]) -> Tensor:
@@ -136,45 +145,17 @@ def proposals(head: Any, feats: tuple[Tensor, ...], shape: tuple[int, int]) -> T
     box, score = torch.cat(boxes, 1), torch.cat(scores, 1)
     least = cfg.get('min_bbox_size', -1)
     if least >= 0:
-        score = torch.where((box[..., 2:] - box[..., :2] > least).all(2), score, -torch.ones_like(score))
+        score = only((box[..., 2:] - box[..., :2] > least).all(2), score)
     score, places = suppress(box, score, torch.cat(levels, 1), cfg.nms, cfg.max_per_img)
-    box = take(box, places)
-    return torch.where((score >= 0)[..., None], box, torch.zeros_like(box))
+    return only((score >= 0)[..., None], take(box, places), 0)
 
 
 def best_of_classes(boxes: Tensor, scores: Tensor, cfg: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Make the outputs of a detector of scores (B, P, C) and boxes (B, P, C · 4) or (B, P, 4)."""
     images, number, classes = scores.shape
     flat = scores.flatten(1)
-    flat = torch.where(flat > cfg['score_thr'], flat, -torch.ones_like(flat))
-    best, places = flat.topk(min(_MOST, number * classes), dim=1)
+    best, places = only(flat > cfg['score_thr'], flat).topk(min(_MOST, number * classes), dim=1)
     box = take(boxes, places // classes) if boxes.shape[2] == 4 else take(boxes.view(images, -1, 4), places)
     # What is no proposal has no side.
-    best = torch.where((box[..., 2:] > box[..., :2]).any(2), best, -torch.ones_like(best))
+    best = only((box[..., 2:] > box[..., :2]).any(2), best)
     return detections(box, best, places % classes, cfg['nms'], cfg['max_per_img'])
-
-
-def _bbox_head(head: Any, stage: int | None, feats: Any, rois: Tensor) -> tuple[Tensor, Tensor]:
-    extractor = head.bbox_roi_extractor if stage is None else head.bbox_roi_extractor[stage]
-    module = head.bbox_head if stage is None else head.bbox_head[stage]
-    features = features_of_regions(extractor, feats[:extractor.num_inputs], rois)
-    return module(head.shared_head(features) if head.with_shared_head else features)
-
-
-def _mask_head(head: Any, stage: int | None, feats: Any, rois: Tensor) -> Tensor:
-    extractor = head.mask_roi_extractor if stage is None else head.mask_roi_extractor[stage]
-    module = head.mask_head if stage is None else head.mask_head[stage]
-    features = features_of_regions(extractor, feats[:extractor.num_inputs], rois)
-    return module(head.shared_head(features) if head.with_shared_head else features)
-
-
-def _scores(cls_score: Tensor, boxes: Tensor) -> Tensor:
-    return cls_score.softmax(1)[:, :-1].view(*boxes.shape[:2], -1)
-
-
-def _decode(bbox_head: Any, rois: Tensor, bbox_pred: Tensor, shape: tuple[int, int], boxes: Tensor) -> Tensor:
-    classes = 1 if bbox_head.reg_class_agnostic else bbox_head.num_classes
-    with without_older_forms():
-        decoded = bbox_head.bbox_coder.decode(rois[:, 1:].repeat_interleave(classes, dim=0), bbox_pred.view(-1, 4),
-                                              max_shape=shape)
-    return decoded.view(*boxes.shape[:2], -1)

@@ -41,11 +41,6 @@ def differing_detection(expected: Sequence[Tensor], got: Sequence[Tensor]) -> st
     return ''
 
 
-def number_of_detections(outputs: Sequence[Tensor]) -> int:
-    """Count those that are compared."""
-    return int((outputs[0][..., 4] > SCORE).sum())
-
-
 def read_images(paths: Sequence[Path], preprocessor: nn.Module, shape: tuple[int, int]) -> Tensor:
     """Read image files as a model is given them, resized to one size: (N, C, H, W).
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.atomic_write import atomic_write
 from plugconv_mm.errors import ExportError
-from plugconv_mm.export.matching import number_of_detections
+from plugconv_mm.export.matching import SCORE
 from plugconv_mm.export.onnx_runtime import difference_of_detections, largest_difference, median_times, open_session
 from plugconv_mm.export.preconditions import check_destination, check_model, check_packages, check_shape
 from plugconv_mm.export.report import ExportReport
@@ -30,23 +30,23 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
     Classifiers of mmpretrain and segmentors of mmseg are exported whole, up to their logits; detectors of mmdet with a
     dense head or proposals up to their boxes with scores ``dets`` (B, K, 5), ``labels`` (B, K) and ``masks``
     (B, K, h, w), where zeros and -1 stand for boxes that an image has not; any other module as it is. Deployment forms
-    are used. The file is compared with PyTorch in ONNX
-    Runtime, with batches of one and of three images, before it takes its name; if that fails, or anything before it,
-    an older file of this name stays. Its metadata hold, in JSON, ``mean``, ``std`` and ``order`` of the images'
-    channels, and ``classes``.
+    are used. The file is compared with PyTorch in ONNX Runtime, with a batch of one image and with one of all, before
+    it takes its name; if that fails, or anything before it, an older file of this name stays. Its metadata hold, in
+    JSON, ``mean``, ``std`` and ``order`` of the images' channels, and ``classes``.
 
     Args:
         model: On the CPU, in float32. It is not changed.
         path: The file to write; its folder must exist.
         shape: Height and width of the images, in pixels.
         classes: Names to put into the metadata.
-        images: Normalised images (N, C, H, W) on which detections are compared, one by box and score and all others by
-            numbers; random ones if None, in which a trained detector finds little.
+        images: Normalised images (N, C, H, W) on which the two are compared, two or more; three random ones if None, in
+            which a trained detector finds little.
         features: Whether backbone and neck of a detector are exported, without its heads.
 
     Raises:
         ExportError: A package is missing, the model or the size cannot be exported, or the outputs in ONNX Runtime
-            differ from PyTorch's by more than ``TOLERANCE``, in standard deviations of the output.
+            differ from PyTorch's by more than ``TOLERANCE``, in standard deviations of the output; or a detection of
+            one of the two is not found by the other.
 
     Example:
         >>> from plugconv_mm.export import export_onnx
@@ -92,7 +92,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
                               f'deviation, where {TOLERANCE:.0e} is allowed: {path} was not written')
         torch_ms, onnx_ms = median_times(session, deployed, images[:1])
     outputs = {name: ('batch', *y.shape[1:]) for name, y in zip(names, expected, strict=True)}
-    compared = number_of_detections(expected) if part.detects else None
+    compared = int((expected[0][..., 4] > SCORE).sum()) if part.detects else None
     return ExportReport(path, part.description, outputs, difference, torch_ms, onnx_ms, compared)
 
 

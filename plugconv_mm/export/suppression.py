@@ -39,14 +39,18 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Mapping[str, An
         groups = torch.zeros_like(groups)
     # Groups lie beside one another and images below one another: in one direction, coordinates would become so large
     # that little is left of the boxes in float32.
-    boxes = torch.where((scores >= 0)[..., None], boxes, torch.zeros_like(boxes))  # others may be infinite
+    boxes = only((scores >= 0)[..., None], boxes, 0)  # others may be infinite
     room = boxes.max() + 1
     number = torch.arange(images, device=boxes.device)[:, None].expand(-1, n)
     shift = torch.stack((groups, number), 2).to(boxes.dtype) * room
     kept = nms((boxes + shift.repeat(1, 1, 2)).flatten(0, 1), scores.flatten(), cfg['iou_threshold'])
     mask = torch.zeros(images * n, device=boxes.device).scatter(0, kept, torch.ones_like(kept, dtype=torch.float32))
-    scores = torch.where(mask.view(images, n) > 0, scores, -torch.ones_like(scores))
-    return scores.topk(min(limit, n), dim=1)
+    return only(mask.view(images, n) > 0, scores).topk(min(limit, n), dim=1)
+
+
+def only(mask: Tensor, values: Tensor, other: int = -1) -> Tensor:
+    """The values where a mask is true, and another number where it is not."""
+    return torch.where(mask, values, torch.full_like(values, other))
 
 
 def take(values: Tensor, places: Tensor) -> Tensor:
@@ -63,9 +67,8 @@ def detections(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Mapping[str, 
     """
     scores, places = suppress(boxes, scores, labels, cfg, limit)
     is_box = scores >= 0
-    dets = torch.cat((take(boxes, places), scores[..., None]), 2)
-    dets = torch.where(is_box[..., None], dets, torch.zeros_like(dets))
-    labels = torch.where(is_box, take(labels, places), -torch.ones_like(places))
+    dets = only(is_box[..., None], torch.cat((take(boxes, places), scores[..., None]), 2), 0)
+    labels = only(is_box, take(labels, places))
     missing = limit - dets.shape[1]
     if missing > 0:
         dets = torch.nn.functional.pad(dets, (0, 0, 0, missing))

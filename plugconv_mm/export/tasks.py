@@ -76,8 +76,8 @@ def part_of(model: nn.Module, features: bool = False) -> ExportedPart:
         if not hasattr(model, 'backbone'):
             raise ExportError(f'{type(model).__name__} has no backbone, the part of a detector that is exported')
         if not features:
-            names = detector_of(model).names
-            return ExportedPart(f'the whole detector, to {", ".join(names)}', lambda m, x: detector_of(m)(x), names,
+            detector = detector_of(model)
+            return ExportedPart(f'the whole detector, to {", ".join(detector.names)}', detector.detect, detector.names,
                                 detects=True)
         neck = ' and neck' if model.with_neck else ''
         return ExportedPart(f'backbone{neck} of the detector, without its heads', lambda m, x: m.extract_feat(x),

@@ -76,10 +76,8 @@ def make_of_conv(old: nn.Module, name: str, rule: Rule, seen: Seen, warehouse: K
         ValueError: If the operator cannot take its place.
         TypeError: For arguments that the operator does not have.
     """
-    if seen.refused:
-        raise ValueError(seen.refused)
     arguments: dict[str, Any] = {key: getattr(old, key) for key in (
-        'in_channels', 'out_channels', 'kernel_size', 'stride', 'padding', 'dilation', 'groups')}
+        'in_channels', 'out_channels', 'kernel_size', 'stride', 'dilation', 'groups')}
     arguments['padding'] = _padding(old)
     arguments['bias'] = rule.start != 'residual' and old.bias is not None
     own = _own_arguments(rule, set(seen.sizes))
@@ -111,8 +109,6 @@ def make_of_attention(model: nn.Module, name: str, rule: Rule, seen: Seen, grids
     kind = kind_of(old)
     if rule.start == 'embed':
         raise ValueError("an attention has no kernel that an operator could hold: use start='residual'")
-    if seen.refused:
-        raise ValueError(seen.refused)
     channels = width_of(model, name, kind)
     own = rule.own
     fixed, prefix = own.get('grid'), own.get('prefix', prefix_of(model, name))

@@ -90,6 +90,8 @@ def plug(model: nn.Module, rules: Sequence[Rule | Mapping[str, Any]], input_size
         if old not in by_module:
             try:
                 _check(model, name, old, rule)
+                if what.refused:
+                    raise ValueError(what.refused)
                 if rule.kind in BLOCKS:
                     new = make_of_block(old, rule, what)
                 elif kind_of(old):

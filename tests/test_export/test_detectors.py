@@ -1,4 +1,4 @@
-"""Whole detectors, as modules that an exporter can follow: what they give is what mmdet predicts."""
+"""Whole detectors, as functions that an exporter can follow: what they give is what mmdet predicts."""
 import pytest
 import torch
 from torch import nn
@@ -97,7 +97,7 @@ def test_detections_are_those_of_mmdet(name):
     model = build(name)
     images = noise(2)
     with torch.no_grad():
-        outputs = detector_of(model)(images)
+        outputs = detector_of(model).detect(model, images)
     dets, labels, masks = predicted(model, images, outputs[0].shape[1])
     assert (dets[..., 4] > 0.02).sum() > 20 and len(set(labels.flatten().tolist())) > 1
     torch.testing.assert_close(outputs[0][..., 4], dets[..., 4], atol=1e-5, rtol=1e-5)
@@ -127,7 +127,8 @@ def test_files_of_whole_detectors(name, tmp_path):
     assert report.part.startswith('the whole detector, to dets, labels') and report.compared > 0
     outputs = onnxruntime.InferenceSession(str(report.path)).run(None, {'input': images[1:].numpy()})
     with torch.no_grad():
-        assert not differing_detection(detector_of(model)(images[1:]), [torch.from_numpy(out) for out in outputs])
+        expected = detector_of(model).detect(model, images[1:])
+    assert not differing_detection(expected, [torch.from_numpy(out) for out in outputs])
 
 
 def test_heads_that_are_not_exported(tmp_path):

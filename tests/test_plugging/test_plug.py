@@ -440,10 +440,11 @@ def test_the_report(net):
     assert lines[-1].startswith('4 of 5 layers plugged, ')
 
 
-def test_cells_that_would_fill_the_memory(net):
+@pytest.mark.parametrize('unfit', ['error', 'skip'])
+def test_cells_that_would_fill_the_memory(net, unfit):
     """Kernels whose widths have little in common make cells of few channels, and attentions over all of them."""
     net.odd = nn.Sequential(nn.Conv2d(7, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1))
     with pytest.raises(PlugError, match=r"share the warehouse 'odd' .* 64 output and 1 input channels in common.*: let "
                                         'fewer layers share'):
-        plug(net, [dict(target='re:odd.*', to=dict(type='KWConv2d', share='stage'))])
+        plug(net, [dict(target='re:odd.*', to=dict(type='KWConv2d', share='stage'), unfit=unfit)])
     plug(net, [dict(target='re:odd.*', to=dict(type='KWConv2d'))])
