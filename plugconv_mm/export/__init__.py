@@ -9,12 +9,17 @@ the dynamic convolutions of KernelWarehouse become products with windows of the 
 - ``detectors``: detectors of mmdet as functions from images to boxes, labels and masks
 - ``candidates``, ``suppression``, ``regions``: what they are made of, of sizes that do not depend on the images
 - ``matching``: the comparison of detections
+- ``pixels``, ``pasting``: the preparation of images, and masks of pixels, in the graph
 - ``preconditions``: checks before the export
 - ``onnx_file``: the export, and the writing of the file
 - ``onnx_runtime``: the comparison with PyTorch in ONNX Runtime
+- ``file_metadata``: what a user of the file has to know
+- ``runtimes``: files as functions
+- ``exported_model``, ``side_by_side``: the test of a config on files, beside PyTorch
+- ``placement``: how images are brought to one size
 - ``report``: the result
 """
-from plugconv_mm.export.onnx_file import TOLERANCE, export_onnx
+from plugconv_mm.export.onnx_file import LABELS, OPSET, TOLERANCE, export_onnx
 from plugconv_mm.export.report import ExportReport
 
-__all__ = ['TOLERANCE', 'ExportReport', 'export_onnx']
+__all__ = ['LABELS', 'OPSET', 'TOLERANCE', 'ExportReport', 'export_onnx']

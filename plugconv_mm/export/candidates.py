@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plugconv_mm.export.suppression import only
+from plugconv_mm.export.suppression import best, only
 
 Candidates = tuple[Tensor, Tensor, Tensor]  # boxes (B, N, 4), scores (B, N), labels (B, N)
 
@@ -81,9 +81,10 @@ class _Choice:
         """``filter_scores_and_topk`` of mmdet, for each image by itself."""
         classes, positions = scores.shape[1], scores.shape[0] // self.images
         flat = scores.reshape(self.images, positions * classes)
-        count = min(topk, positions * classes) if topk > 0 else positions * classes
+        most = positions * classes
+        count = topk if topk > 0 and (not isinstance(most, int) or topk < most) else most
         self.counts.append(count)
-        scores, places = flat.topk(count, dim=1)
+        scores, places = best(flat, count)
         first = positions * torch.arange(self.images, device=scores.device)[:, None]
         keep = (places // classes + first).flatten()
         kept = results and {name: value[keep] for name, value in results.items()}

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
 from plugconv_mm.export.regions import check_extractor, features_of_regions, regions_of
-from plugconv_mm.export.suppression import check_nms, detections, only, suppress, take
+from plugconv_mm.export.suppression import best, check_nms, detections, only, suppress, take
 
 # Candidates of a two-stage detector that pass its threshold, of all classes, at most; images with more lose the worst.
 _MOST = 4096
-_LIMIT = 100  # boxes of an image where a detector has no limit; COCO AP looks at as many
+LIMIT = 100  # boxes of an image where a detector has no limit; COCO AP looks at as many
 _DENSE = ('ATSSHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead',
           'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'YOLOXHead')
 
@@ -31,12 +31,19 @@ class Detector:
     detect: Callable[[Any, Tensor], tuple[Tensor, ...]]
 
 
-def detector_of(model: Any) -> Detector:
+def detector_of(model: Any, raw: bool = False) -> Detector:
     """Choose how a detector is exported.
 
+    Args:
+        model: The detector.
+        raw: Whether the suppression is left out, so that K is the number of all candidates.
+
     Raises:
-        ExportError: It has a head that is not exported.
+        ExportError: It has a head that is not exported, or no suppression that can be left out.
     """
+    if raw and not (hasattr(model, 'bbox_head') and type(model.bbox_head).__name__ in _DENSE):
+        raise ExportError(f'{type(model).__name__} cannot leave before its suppression: only detectors with one of '
+                          f'these heads can: {", ".join(_DENSE)}')
     if hasattr(model, 'roi_head'):
         _check_two_stages(model)
         return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'), _two_stages)
@@ -46,7 +53,7 @@ def detector_of(model: Any) -> Detector:
             raise ExportError(f'{kind}, the head of {type(model).__name__}, is not exported; those that are: '
                               f'{", ".join(_DENSE)}')
         check_nms(model.bbox_head.test_cfg.nms)
-        return Detector(('dets', 'labels'), _one_stage)
+        return Detector(('dets', 'labels'), _candidates if raw else _one_stage)
     raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, and two-stage '
                       'ones')
 
@@ -66,7 +73,12 @@ def _check_two_stages(model: Any) -> None:
 def _one_stage(model: Any, images: Tensor) -> tuple[Tensor, ...]:
     head = model.bbox_head
     boxes, scores, labels = dense_candidates(head, model.extract_feat(images), tuple(images.shape[2:]))
-    return detections(boxes, scores, labels, head.test_cfg.nms, head.test_cfg.get('max_per_img', _LIMIT))
+    return detections(boxes, scores, labels, head.test_cfg.nms, head.test_cfg.get('max_per_img', LIMIT))
+
+
+def _candidates(model: Any, images: Tensor) -> tuple[Tensor, ...]:
+    boxes, scores, labels = dense_candidates(model.bbox_head, model.extract_feat(images), tuple(images.shape[2:]))
+    return torch.cat((boxes, scores[..., None]), 2), labels
 
 
 def _two_stages(model: Any, images: Tensor) -> tuple[Tensor, ...]:
@@ -129,13 +141,13 @@ def proposals(head: Any, feats: tuple[Tensor, ...], shape: tuple[int, int]) -> T
                                               device=feats[0].device)
     boxes, scores, levels = [], [], []
     for level, (cls_score, bbox_pred, prior) in enumerate(zip(cls_scores, bbox_preds, priors, strict=True)):
-        images = cls_score.shape[0]
-        cls_score = cls_score.permute(0, 2, 3, 1).reshape(images, len(prior), head.cls_out_channels)
+        images, most = cls_score.shape[0], prior.shape[0]
+        cls_score = cls_score.permute(0, 2, 3, 1).reshape(images, most, head.cls_out_channels)
         score = cls_score.sigmoid()[..., 0] if head.use_sigmoid_cls else cls_score.softmax(2)[..., 0]
-        bbox_pred = bbox_pred.permute(0, 2, 3, 1).reshape(images, len(prior), 4)
+        bbox_pred = bbox_pred.permute(0, 2, 3, 1).reshape(images, most, 4)
         prior = prior[None].expand(images, -1, -1)
-        if 0 < cfg.get('nms_pre', -1) < score.shape[1]:
-            score, places = score.topk(cfg.nms_pre, dim=1)
+        if cfg.get('nms_pre', -1) > 0 and (not isinstance(most, int) or cfg.nms_pre < most):
+            score, places = best(score, cfg.nms_pre)
             bbox_pred, prior = take(bbox_pred, places), take(prior, places)
         with without_older_forms():
             box = head.bbox_coder.decode(prior.flatten(0, 1), bbox_pred.flatten(0, 1), max_shape=shape)
@@ -154,8 +166,8 @@ def best_of_classes(boxes: Tensor, scores: Tensor, cfg: Mapping[str, Any]) -> tu
     """Make the outputs of a detector of scores (B, P, C) and boxes (B, P, C · 4) or (B, P, 4)."""
     images, number, classes = scores.shape
     flat = scores.flatten(1)
-    best, places = only(flat > cfg['score_thr'], flat).topk(min(_MOST, number * classes), dim=1)
+    score, places = best(only(flat > cfg['score_thr'], flat), min(_MOST, number * classes))
     box = take(boxes, places // classes) if boxes.shape[2] == 4 else take(boxes.view(images, -1, 4), places)
     # What is no proposal has no side.
-    best = only((box[..., 2:] > box[..., :2]).any(2), best)
-    return detections(box, best, places % classes, cfg['nms'], cfg['max_per_img'])
+    score = only((box[..., 2:] > box[..., :2]).any(2), score)
+    return detections(box, score, places % classes, cfg['nms'], cfg['max_per_img'])

@@ -70,6 +70,23 @@ def difference_of_detections(session: 'InferenceSession', reference: nn.Module, 
     return (want[0][..., 4] - got[0][..., 4]).abs().max().item()
 
 
+def difference_of_labels(session: 'InferenceSession', reference: nn.Module, images: Tensor) -> float:
+    """Compare the labels that a file gives pixels with those of PyTorch.
+
+    Args:
+        session: The file, whose input is named 'input'.
+        reference: Maps images to a tuple of labels (N, H, W).
+        images: The batch.
+
+    Returns:
+        The part of the pixels whose labels differ.
+
+    Raises:
+        ExportError: ONNX Runtime fails, or gives other shapes.
+    """
+    return max((got != want).to(torch.float32).mean().item() for got, want in _outputs(session, reference, images))
+
+
 def _outputs(session: 'InferenceSession', reference: nn.Module, images: Tensor) -> list[tuple[Tensor, Tensor]]:
     """The outputs of a file, each with that of PyTorch."""
     with torch.no_grad():

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export.pixels import padded_shape
 from plugconv_mm.export.tasks import ExportedPart
-
-_MAX_BYTES = 2**31 - 2**24  # of a protobuf file, less a little for the graph
 
 
 def check_packages() -> None:
@@ -42,21 +41,24 @@ def check_destination(path: Path) -> None:
         raise ExportError(f'{path} is a folder: name a file to write')
 
 
-def check_shape(model: nn.Module, shape: tuple[int, int]) -> None:
+def check_shape(model: nn.Module, shape: tuple[int, int], uint8: bool = False) -> None:
     """Check that a model is given images of this height and width when it is evaluated.
+
+    Args:
+        model: The model.
+        shape: Height and width.
+        uint8: Whether the images are pixels, which are padded inside the graph.
 
     Raises:
         ExportError: It is not a height and a width; the model pads images to other sizes, or takes windows of them.
     """
     if len(shape) != 2 or min(shape) < 1:
         raise ExportError(f'the shape of an image is a height and a width in pixels, got {tuple(shape)}')
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    divisor = getattr(preprocessor, 'pad_size_divisor', None) or (
-        getattr(preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1
-    if any(side % divisor for side in shape):
-        near = ' '.join(str(-(-side // divisor) * divisor) for side in shape)
-        raise ExportError(f'this model sees images padded to multiples of {divisor} only, and never one of '
-                          f'{shape[0]}x{shape[1]}: give --shape {near}, and pad the images likewise')
+    padded = padded_shape(model, shape)
+    if padded != tuple(shape) and not uint8:
+        near = ' '.join(map(str, padded))
+        raise ExportError(f'this model sees an image of {shape[0]}x{shape[1]} padded to {padded[0]}x{padded[1]}: give '
+                          f'--shape {near}, and pad the images likewise; or --uint8, and the file pads them')
     test_cfg = getattr(model, 'test_cfg', None) or {}
     if test_cfg.get('mode') == 'slide' and tuple(test_cfg['crop_size']) != tuple(shape):
         raise ExportError(f'this segmentor goes over the image in windows of {tuple(test_cfg["crop_size"])}, and one '
@@ -65,19 +67,14 @@ def check_shape(model: nn.Module, shape: tuple[int, int]) -> None:
 
 
 def check_model(model: nn.Module, part: ExportedPart) -> None:
-    """Check types, size and operators of a model.
+    """Check types and operators of a model.
 
     Raises:
-        ExportError: The weights are not float32 or too large for a file, or the part to export has an operator that
-            ONNX Runtime lacks.
+        ExportError: The weights are not float32, or the part to export has an operator that ONNX Runtime lacks.
     """
-    size = 0
     for name, tensor in model.state_dict().items():
-        size += tensor.numel() * tensor.element_size()
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ExportError(f'the model is exported in float32, and {name} is {tensor.dtype}: call model.float()')
-    if size > _MAX_BYTES:
-        raise ExportError(f'the weights take {size / 2**30:.1f} GB, and an ONNX file holds at most 2')
     for name, module in model.named_modules():
         is_exported = not part.modules or name.startswith(part.modules)
         # A detector's RoIAlign leaves as torchvision's, with what chooses its level.

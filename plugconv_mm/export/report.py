@@ -10,15 +10,17 @@ class ExportReport:
     Attributes:
         path: The file.
         part: The part of the model that it holds, as a phrase for people.
-        outputs: Name and shape of each output; the first entry of a shape is 'batch'.
-        difference: The largest difference from PyTorch, in standard deviations of PyTorch's output; of detections,
-            the largest difference of a score.
+        input: The shape of the input, whose first entry is 'batch'.
+        outputs: Name and shape of each output.
+        difference: The largest difference from PyTorch, in standard deviations of PyTorch's output; of labels of
+            pixels, the part of them that differs; of detections, the largest difference of a score.
         torch_ms: Median time of one image in PyTorch, in milliseconds.
         onnx_ms: Median time of one image in ONNX Runtime, in milliseconds.
         compared: How many detections were compared; None for what is no detector.
     """
     path: Path
     part: str
+    input: tuple
     outputs: dict[str, tuple]
     difference: float
     torch_ms: float

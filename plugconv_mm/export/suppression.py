@@ -45,7 +45,16 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Mapping[str, An
     shift = torch.stack((groups, number), 2).to(boxes.dtype) * room
     kept = nms((boxes + shift.repeat(1, 1, 2)).flatten(0, 1), scores.flatten(), cfg['iou_threshold'])
     mask = torch.zeros(images * n, device=boxes.device).scatter(0, kept, torch.ones_like(kept, dtype=torch.float32))
-    return only(mask.view(images, n) > 0, scores).topk(min(limit, n), dim=1)
+    return best(only(mask.view(images, n) > 0, scores), limit)
+
+
+def best(scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """The best scores (B, K) of (B, N), K = `limit`, and their places; -1 at any place where there are no more."""
+    n = scores.shape[1]
+    if not isinstance(n, int) or n < limit:  # an exporter does not know how many a map of any size has
+        scores = torch.nn.functional.pad(scores, (0, limit), value=-1)
+    scores, places = scores.topk(limit, dim=1)
+    return scores, places.clamp(max=n - 1)
 
 
 def only(mask: Tensor, values: Tensor, other: int = -1) -> Tensor:
@@ -67,10 +76,5 @@ def detections(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Mapping[str, 
     """
     scores, places = suppress(boxes, scores, labels, cfg, limit)
     is_box = scores >= 0
-    dets = only(is_box[..., None], torch.cat((take(boxes, places), scores[..., None]), 2), 0)
-    labels = only(is_box, take(labels, places))
-    missing = limit - dets.shape[1]
-    if missing > 0:
-        dets = torch.nn.functional.pad(dets, (0, 0, 0, missing))
-        labels = torch.nn.functional.pad(labels, (0, missing), value=-1)
-    return dets, labels
+    dets = torch.cat((take(boxes, places), scores[..., None]), 2)
+    return only(is_box[..., None], dets, 0), only(is_box, take(labels, places))

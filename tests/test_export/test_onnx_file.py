@@ -11,7 +11,7 @@ for name in ('onnxscript', 'mmdet', 'mmseg', 'mmpretrain'):
 from repository import load_file  # noqa: E402
 
 from plugconv_mm.errors import ExportError  # noqa: E402
-from plugconv_mm.export import export_onnx  # noqa: E402
+from plugconv_mm.export import export_onnx, onnx_file  # noqa: E402
 from plugconv_mm.ops import (  # noqa: E402
     DecomposedLargeKernelConv2d,
     GnConv2d,
@@ -106,3 +106,14 @@ class OneValue(nn.Module):
 
 def test_one_value_for_each_image(tmp_path):
     assert export_onnx(OneValue(), tmp_path / 'x.onnx', (4, 4)).difference < 1e-4
+
+
+def test_weights_too_large_for_a_file_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, '_MOST_BYTES', 1000)
+    layer = nn.Conv2d(3, 64, 3)
+    report = export_onnx(layer, tmp_path / 'x.onnx', (8, 8))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['x.onnx', 'x.onnx.data']
+    assert report.path.stat().st_size < layer.weight.nbytes <= (tmp_path / 'x.onnx.data').stat().st_size
+    x = torch.randn(2, 3, 8, 8)
+    output = onnxruntime.InferenceSession(str(report.path)).run(None, {'input': x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(output), layer(x), atol=1e-5, rtol=1e-5)

@@ -13,9 +13,10 @@ class GEMM(Backend):
         """(groups, width · N, width · N), with width = C / groups."""
         n, groups, width = geometry.length, geometry.groups, geometry.group_width
         if is_exporting():
-            # One gather, where an exporter would take the windows below apart, or not know their number.
+            # One gather, where an exporter would take the windows below apart, or not know their number. Places of two
+            # kernels in a row need no remainder, which ONNX does not take of a length that it does not know.
             place = torch.arange(n, device=stretched.device)
-            circulant = stretched[..., (place - place[:, None]) % n]
+            circulant = torch.cat((stretched, stretched), dim=-1)[..., place + n - place[:, None]]
         else:
             # Row i of a circulant is the kernel shifted i places: the windows of (w[1:], w), in reverse.
             circulant = torch.cat((stretched[..., 1:], stretched), dim=-1).unfold(-1, n, 1).flip(-2)
