@@ -8,18 +8,21 @@ the dynamic convolutions of KernelWarehouse become products with windows of the 
 - ``tasks``: the part of a model that is exported, by its task
 - ``detectors``: detectors of mmdet as functions from images to boxes, labels and masks
 - ``candidates``, ``suppression``, ``regions``: what they are made of, of sizes that do not depend on the images
-- ``matching``: the comparison of detections
+- ``matching``, ``comparison``: the comparison of detections, and of all outputs
 - ``pixels``, ``pasting``: the preparation of images, and masks of pixels, in the graph
 - ``preconditions``: checks before the export
-- ``onnx_file``: the export, and the writing of the file
-- ``onnx_runtime``: the comparison with PyTorch in ONNX Runtime
+- ``prepared``: what any export begins with
+- ``onnx_file``, ``inductor_file``: the export to ONNX, and to compiled code
+- ``onnx_int8``, ``openvino_file``: what ONNX files are made
 - ``file_metadata``: what a user of the file has to know
 - ``runtimes``: files as functions
 - ``exported_model``, ``side_by_side``: the test of a config on files, beside PyTorch
 - ``placement``: how images are brought to one size
 - ``report``: the result
 """
-from plugconv_mm.export.onnx_file import LABELS, OPSET, TOLERANCE, export_onnx
+from plugconv_mm.export.comparison import LABELS, TOLERANCE
+from plugconv_mm.export.inductor_file import export_inductor
+from plugconv_mm.export.onnx_file import OPSET, export_onnx
 from plugconv_mm.export.report import ExportReport
 
-__all__ = ['LABELS', 'OPSET', 'TOLERANCE', 'ExportReport', 'export_onnx']
+__all__ = ['LABELS', 'OPSET', 'TOLERANCE', 'ExportReport', 'export_inductor', 'export_onnx']

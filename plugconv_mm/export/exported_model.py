@@ -35,8 +35,8 @@ class ExportedModel:
         if self.predict is None:
             raise ExportError('only files of whole classifiers, segmentors and detectors can be evaluated')
 
-    def test_step(self, batch: dict) -> Sequence[Any]:
-        """The samples of a batch with predictions, as those that ``test_step`` of a model gives.
+    def prepare(self, batch: dict) -> tuple[Tensor, Sequence[Any]]:
+        """The images of a batch as the file takes them, and its samples.
 
         Raises:
             ExportError: An image is larger than those of the file.
@@ -46,13 +46,20 @@ class ExportedModel:
             sizes = [image.shape[-2:] for image in batch['inputs']]
             size = list(map(max, *sizes, (0, 0))) if self.meta['any_size'] else self.meta['size']
             images = torch.stack([_filled(image, size, pixel[:, None, None]) for image in batch['inputs']])
-            images, samples = images.permute(0, 2, 3, 1).contiguous(), batch['data_samples']
-        else:
-            data = self.model.data_preprocessor(batch, False)
-            fill = torch.tensor(padding_value(self.model.data_preprocessor))
-            images, samples = data['inputs'], data['data_samples']
-            if not self.meta['any_size']:
-                images = _filled(images, self.meta['size'], fill)
+            return images.permute(0, 2, 3, 1).contiguous(), batch['data_samples']
+        data = self.model.data_preprocessor(batch, False)
+        if self.meta['any_size']:
+            return data['inputs'], data['data_samples']
+        fill = torch.tensor(padding_value(self.model.data_preprocessor))
+        return _filled(data['inputs'], self.meta['size'], fill), data['data_samples']
+
+    def test_step(self, batch: dict) -> Sequence[Any]:
+        """The samples of a batch with predictions, as those that ``test_step`` of a model gives.
+
+        Raises:
+            ExportError: An image is larger than those of the file.
+        """
+        images, samples = self.prepare(batch)
         size = tuple(images.shape[1:3] if self.meta['layout'] == 'NHWC' else images.shape[2:])
         return self.predict(self.file.run(images), samples, size)
 

@@ -13,7 +13,7 @@ SCORE = 0.05  # detections below may differ: they are many, and the next roundin
 _IOU, _SCORES, _MASKS, _SIDES, _PIXELS = 0.99, 1e-3, 1e-2, 1e-2, 4
 
 
-def differing_detection(expected: Sequence[Tensor], got: Sequence[Tensor]) -> str:
+def differing_detection(expected: Sequence[Tensor], got: Sequence[Tensor], runtime: str = 'ONNX Runtime') -> str:
     """Find a detection of one runtime that the other does not have.
 
     Each has to have a box of its label in the other, with an IoU of 0.99, a score within 1e-3 and a mask within 1e-2;
@@ -22,13 +22,14 @@ def differing_detection(expected: Sequence[Tensor], got: Sequence[Tensor]) -> st
     Args:
         expected: Boxes with scores (B, K, 5), labels (B, K), and masks (B, K, h, w) where there are any.
         got: The same of the other.
+        runtime: The other's name.
 
     Returns:
         What is missing, as a phrase; nothing if all are there.
     """
     for image in range(len(expected[0])):
         sides = [[part[image][outs[0][image, :, 4] > SCORE] for part in outs] for outs in (expected, got)]
-        for (own, other), where in ((sides, 'ONNX Runtime'), (sides[::-1], 'PyTorch')):
+        for (own, other), where in ((sides, runtime), (sides[::-1], 'PyTorch')):
             for number in range(len(own[0])):
                 box, label = own[0][number], own[1][number]
                 fits = (other[1] == label) & ((other[0][:, 4] - box[4]).abs() <= _SCORES) & (

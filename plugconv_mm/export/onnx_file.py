@@ -1,36 +1,23 @@
 """The export of a model to an ONNX file."""
 import contextlib
-import copy
-import math
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
-from plugconv_mm.export.file_metadata import file_metadata
-from plugconv_mm.export.matching import SCORE
-from plugconv_mm.export.onnx_runtime import (
-    difference_of_detections,
-    difference_of_labels,
-    largest_difference,
-    median_times,
-    open_session,
-)
-from plugconv_mm.export.preconditions import check_destination, check_model, check_packages, check_shape
+from plugconv_mm.export.comparison import compare_with_torch
+from plugconv_mm.export.preconditions import check_destination, check_packages, check_torch
+from plugconv_mm.export.prepared import prepare
 from plugconv_mm.export.report import ExportReport
-from plugconv_mm.export.tasks import ExportedModule, input_channels, part_of
-from plugconv_mm.plugging import merge
+from plugconv_mm.export.runtimes import open_exported
 
-TOLERANCE = 1e-4  # of values, in standard deviations
-LABELS = 1e-3  # part of the pixels of which labels may differ: two classes can be as probable as one another
 OPSET = 19  # the first with deformable convolutions
-_LARGER = 64  # pixels more than exported, of a second size that is compared
 _MOST_BYTES = 2**31 - 2**24  # of a protobuf file, less a little for the graph
 
 
@@ -81,97 +68,34 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int
     path, shape = Path(path), tuple(shape)
     check_destination(path)
     check_packages()
-    part = part_of(model, features, raw, paste_masks)
-    check_shape(model, shape, uint8)
-    check_model(model, part)
-    model = copy.deepcopy(model).eval()
-    reference = ExportedModule(model, part, uint8)
-    images = _images(model, shape, uint8, images)
-    try:
-        with torch.no_grad():
-            expected = reference(images)
-    except Exception as error:
-        raise ExportError(f'{type(model).__name__} does not take images of {shape[0]}x{shape[1]}: {error}') from error
-    if not all(isinstance(y, Tensor) for y in expected):
-        raise ExportError(f'{type(model).__name__} gives {", ".join(type(y).__name__ for y in expected)} and not '
-                          'tensors alone, which is all that an ONNX graph can give')
-    names = part.output_names(len(expected))
-
-    deployed = ExportedModule(copy.deepcopy(model), part, uint8)
-    merge(deployed)
-    program = to_onnx(deployed, images[:2], names, opset, any_size)
-    meta = getattr(model, 'dataset_meta', None) or {}
-    program.model.metadata_props.update(file_metadata(model, part, shape, uint8, {
-        **{key: meta[key] for key in ('classes', 'palette') if meta.get(key)}, **(metadata or {}),
-        **(dict(classes=classes) if classes else {}), 'any_size': any_size}))
+    check_torch()
+    prepared = prepare(model, shape, classes, images, features, raw, uint8, paste_masks, any_size, metadata)
+    program = to_onnx(prepared.deployed, prepared.images[:2], prepared.names, prepared.variables, opset)
+    program.model.metadata_props.update(prepared.metadata)
     with files_written_at(path, program) as file:
-        session = open_session(file)
-        compare, allowed = _COMPARISONS[part.outputs]
-        difference = max(compare(session, reference, batch) for batch in (images[:1], images))
-        if any_size:
-            difference = max(difference, compare(session, reference, _larger(images, uint8)))
-        if not difference <= allowed:
-            raise ExportError(f'the outputs in ONNX Runtime differ from those of PyTorch by {difference:.1e} of their '
-                              f'{"number" if part.outputs == "labels" else "deviation"}, where {allowed:.0e} is '
-                              f'allowed: {path} was not written')
-        torch_ms, onnx_ms = median_times(session, deployed, images[:1])
-    outputs = {name: ('batch', *y.shape[1:]) for name, y in zip(names, expected, strict=True)}
-    compared = int((expected[0][..., 4] > SCORE).sum()) if part.outputs == 'detections' else None
-    return ExportReport(path, part.description, ('batch', *images.shape[1:]), outputs, difference, torch_ms, onnx_ms,
-                        compared)
+        return compare_with_torch(prepared, path, open_exported(file).run, 'ONNX Runtime')
 
 
-_COMPARISONS: dict[str, tuple[Callable[..., float], float]] = dict(
-    values=(largest_difference, TOLERANCE), labels=(difference_of_labels, LABELS),
-    detections=(difference_of_detections, math.inf))
-
-
-def _images(model: nn.Module, shape: tuple[int, int], uint8: bool, images: Tensor | None) -> Tensor:
-    """The images that the runtimes are compared on: random ones, or those given, which are checked."""
-    random = torch.Generator().manual_seed(0)
-    if uint8:
-        size, dtype = (*shape, 3), torch.uint8
-        drawn = torch.randint(256, (3, *size), dtype=dtype, generator=random)
-    else:
-        size, dtype = (input_channels(model), *shape), torch.float32
-        drawn = torch.randn(3, *size, generator=random)
-    if images is None:
-        return drawn
-    if images.shape[1:] != size or len(images) < 2 or images.dtype != dtype:
-        raise ExportError(f'at least two images of {"x".join(map(str, size))} in {dtype} are compared, got '
-                          f'{tuple(images.shape)} in {images.dtype}')
-    return images
-
-
-def _larger(images: Tensor, uint8: bool) -> Tensor:
-    """The images with their first rows and columns a second time behind their last."""
-    for dim in (1, 2) if uint8 else (2, 3):
-        images = torch.cat((images, images.narrow(dim, 0, min(_LARGER, images.shape[dim]))), dim)
-    return images
-
-
-def to_onnx(module: nn.Module, images: Tensor, names: list[str], opset: int = OPSET,
-            any_size: bool = False) -> 'torch.onnx.ONNXProgram':
+def to_onnx(module: nn.Module, images: Tensor, names: list[str], variables: Mapping[int, object],
+            opset: int = OPSET) -> 'torch.onnx.ONNXProgram':
     """Translate a module that takes batches of any number of images.
 
     Args:
         module: Maps images to a tuple of tensors.
-        images: A batch of two images or more; its size is a variable of the graph.
+        images: A batch of two images or more.
         names: Of the outputs.
+        variables: The dimensions of the images that may change, and how ``torch.export`` is told of them.
         opset: Version of ONNX's operators.
-        any_size: Whether heights and widths are variables, too.
 
     Raises:
         ExportError: PyTorch's exporter fails.
     """
-    sides = (1, 2) if images.dtype == torch.uint8 else (2, 3)
-    variables = {0: torch.export.Dim('batch'), **{side: torch.export.Dim.DYNAMIC for side in sides if any_size}}
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter('ignore')
         try:
             return torch.onnx.export(
                 module, (images, ), input_names=['input'], output_names=names, opset_version=opset, dynamo=True,
-                dynamic_shapes=(variables, ), verbose=False)
+                dynamic_shapes=(dict(variables), ), verbose=False)
         except Exception as error:
             reason = error.__cause__ or error
             raise ExportError(f'torch.onnx cannot export this model: {type(reason).__name__}: '

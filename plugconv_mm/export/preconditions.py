@@ -13,7 +13,7 @@ def check_packages() -> None:
     """Import the packages that the export needs.
 
     Raises:
-        ExportError: One of them is missing, or torch is too old.
+        ExportError: One of them is missing.
     """
     missing = []
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
@@ -24,9 +24,17 @@ def check_packages() -> None:
     if missing:
         raise ExportError(f'the export to ONNX needs {", ".join(missing)}: pip install {" ".join(missing)}, or all of '
                           "it with pip install 'plugconv-mm[onnx]'")
+
+
+def check_torch() -> None:
+    """Check the version of torch.
+
+    Raises:
+        ExportError: It is too old.
+    """
     # torch.export of older versions keeps a batch of one apart, or takes an in-place sum for a change of a constant.
     if torch.__version__ < (2, 10):
-        raise ExportError(f'the export to ONNX needs torch 2.10 or newer, this is {torch.__version__}')
+        raise ExportError(f'the export needs torch 2.10 or newer, this is {torch.__version__}')
 
 
 def check_destination(path: Path) -> None:

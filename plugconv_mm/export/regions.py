@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export.suppression import only
 
 
 def check_extractor(extractor: nn.Module) -> None:
@@ -26,7 +27,8 @@ def check_extractor(extractor: nn.Module) -> None:
 def features_of_regions(extractor: Any, feats: Sequence[Tensor], rois: Tensor) -> Tensor:
     """Do what ``SingleRoIExtractor`` of mmdet does, every level for all regions.
 
-    A region is empty in all levels but its own, so that it costs one sample a bin there.
+    In all levels but its own a region is a cell of the map, so that it costs one sample a bin there; and so is one
+    without an area, of whose samples runtimes have different notions.
 
     Args:
         extractor: The module.
@@ -38,11 +40,14 @@ def features_of_regions(extractor: Any, feats: Sequence[Tensor], rois: Tensor) -
     """
     levels = extractor.map_roi_levels(rois, len(feats)) if len(feats) > 1 else torch.zeros_like(rois[:, 0])
     total: Any = 0
+    has_area = (rois[:, 3:] > rois[:, 1:3]).all(1)
     for number, (layer, feat) in enumerate(zip(extractor.roi_layers, feats, strict=True)):
-        of_level = (levels == number).to(rois.dtype)[:, None]
-        boxes = torch.cat((rois[:, :1], rois[:, 1:] * of_level), 1)
-        out = roi_align(feat, boxes, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned)
-        total = total + out * of_level[..., None, None]
+        of_level = (levels == number) & has_area
+        cell = torch.tensor([0, 0, 1, 1], dtype=rois.dtype, device=rois.device) / layer.spatial_scale
+        boxes = torch.where(of_level[:, None], rois[:, 1:], cell)
+        out = roi_align(feat, torch.cat((rois[:, :1], boxes), 1), layer.output_size, layer.spatial_scale,
+                        layer.sampling_ratio, layer.aligned)
+        total = total + only(of_level[:, None, None, None], out, 0)
     return total
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 @dataclass
 class ExportReport:
-    """The file that :func:`plugconv_mm.export.export_onnx` wrote, and how it compares with PyTorch.
+    """The file that an export wrote, and how it compares with PyTorch.
 
     Attributes:
         path: The file.
@@ -15,8 +15,9 @@ class ExportReport:
         difference: The largest difference from PyTorch, in standard deviations of PyTorch's output; of labels of
             pixels, the part of them that differs; of detections, the largest difference of a score.
         torch_ms: Median time of one image in PyTorch, in milliseconds.
-        onnx_ms: Median time of one image in ONNX Runtime, in milliseconds.
+        other_ms: Median time of one image in the runtime, in milliseconds.
         compared: How many detections were compared; None for what is no detector.
+        runtime: Name of the runtime.
     """
     path: Path
     part: str
@@ -24,5 +25,6 @@ class ExportReport:
     outputs: dict[str, tuple]
     difference: float
     torch_ms: float
-    onnx_ms: float
-    compared: int | None = None
+    other_ms: float
+    compared: int | None
+    runtime: str

@@ -1,4 +1,4 @@
-"""Take a trained model to ONNX: the file is checked against PyTorch in ONNX Runtime, and both are timed.
+"""Take a trained model to ONNX, or to compiled code: the file is checked against PyTorch, and both are timed.
 
 Classifiers leave whole, up to scores, segmentors up to labels of pixels, detectors up to boxes with scores, labels and
 masks. The input is a batch, of any number, of images of one size; how they are prepared is in the file's metadata.
@@ -6,10 +6,11 @@ demo/onnx_infer.py runs the file without PyTorch.
 """
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from plugconv_mm.errors import ConfigError, ExportError
-from plugconv_mm.export import LABELS, OPSET, TOLERANCE, export_onnx
+from plugconv_mm.export import LABELS, OPSET, TOLERANCE, export_inductor, export_onnx
 from plugconv_mm.export.exported_model import ExportedModel
 from plugconv_mm.export.matching import SCORE, read_images
 from plugconv_mm.export.placement import placement_of
@@ -42,7 +43,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
                         help='give masks of pixels (batch, K, H, W), and not of boxes')
     parser.add_argument('--opset', type=int, default=OPSET, help='version of the operators (default: %(default)s)')
     parser.add_argument('--features', action='store_true', help='export backbone and neck of a detector alone')
-    parser.add_argument('--out', type=Path, help='file to write (default: CHECKPOINT with the suffix .onnx)')
+    parser.add_argument('--out', type=Path, help='file to write, .onnx or .pt2, compiled code for PyTorch '
+                        '(default: CHECKPOINT with the suffix .onnx)')
     parser.add_argument('--evaluate', action='store_true', help="run the config's test on the file, beside PyTorch")
     return parser.parse_args(argv)
 
@@ -57,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = args.out or Path(args.checkpoint).with_suffix('.onnx')
         try:
             images = args.images and read_images(args.images, model.data_preprocessor, tuple(args.shape), args.uint8)
-            report = export_onnx(
+            export = export_inductor if path.suffix == '.pt2' else partial(export_onnx, opset=args.opset)
+            report = export(
                 model, path, args.shape, images=images, features=args.features, raw=args.raw, uint8=args.uint8,
-                paste_masks=args.paste_masks, any_size=args.dynamic == 'batch,size', opset=args.opset,
+                paste_masks=args.paste_masks, any_size=args.dynamic == 'batch,size',
                 metadata=dict(score_thr=SHOWN, **placement_of(cfg)))
         except ExportError as error:
             raise ConfigError(f'{args.config}: {error}') from error
@@ -74,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'difference: {report.difference:.1e} of the labels, of {LABELS:.0e} allowed')
     else:
         print(f'difference: {report.difference:.1e} deviations of the output, of {TOLERANCE:.0e} allowed')
-    print(f'time:       {report.torch_ms:.1f} ms in PyTorch, {report.onnx_ms:.1f} ms in ONNX Runtime '
+    print(f'time:       {report.torch_ms:.1f} ms in PyTorch, {report.other_ms:.1f} ms in {report.runtime} '
           '(medians, one image, CPU)\n'
           f'written to: {report.path}')
     if args.evaluate:
         with plain_errors('export_onnx.py'):
-            forms = {'PyTorch': model, 'ONNX Runtime': ExportedModel(model, open_exported(report.path))}
+            forms = {'PyTorch': model, report.runtime: ExportedModel(model, open_exported(report.path))}
             print(compare_figures(cfg, evaluate_side_by_side(cfg, forms)))
 
 

@@ -21,11 +21,9 @@ def rdft_matrix(length: int, like: Tensor) -> Tensor:
 def irdft_matrix(length: int, like: Tensor) -> Tensor:
     """The inverse (2 (N // 2 + 1), N) of :func:`rdft_matrix`, from a half spectrum to N = `length` real numbers."""
     angle = _angles(length)[:length // 2 + 1]
-    # Each frequency but the first, and the last of an even length, stands for two.
-    count = torch.full((length // 2 + 1, 1), 2., dtype=angle.dtype)
-    count[0] = 1
-    if length % 2 == 0:
-        count[-1] = 1
+    # Each frequency but the first, and the last of an even length, stands for two. An exporter may not know the length.
+    k = torch.arange(length // 2 + 1)
+    count = torch.where((k == 0) | (2 * k == length), 1, 2)[:, None].to(angle)
     return torch.cat((count * angle.cos(), -count * angle.sin())).div(math.sqrt(length)).to(like)
 
 
@@ -39,4 +37,4 @@ def dft_matrix(length: int, like: Tensor) -> Tensor:
 def _angles(length: int) -> Tensor:
     """The angles 2π n k / N as (N, N), with n k reduced modulo N so that long transforms stay exact."""
     n = torch.arange(length)
-    return (n[:, None] * n % length).double() * (2 * math.pi / length)
+    return (n[:, None] * n % torch.full_like(n, length)).double() * (2 * math.pi / length)
