@@ -32,8 +32,9 @@ def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[in
     Returns:
         Boxes, scores and labels.
     """
-    outs = tuple(head(feats))
-    images = outs[0][0].shape[0]
+    images = feats[0].shape[0]
+    with _anchors_of(head, images):
+        outs = tuple(head(feats))
     is_yolox = type(head).__name__ == 'YOLOXHead'
     priors = head.prior_generator.grid_priors([out.shape[-2:] for out in outs[0]], dtype=feats[0].dtype,
                                               device=feats[0].device, **(dict(with_stride=True) if is_yolox else {}))
@@ -42,7 +43,7 @@ def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[in
     choice = _Choice(images)
     none = [None] * len(priors)
     cls_scores, bbox_preds, factors = ([_below(map) for map in maps] for maps in (*outs, none)[:3])
-    with _replaced('filter_scores_and_topk', choice.choose), _replaced('InstanceData', SimpleNamespace):
+    with replaced('filter_scores_and_topk', choice.choose), replaced('InstanceData', SimpleNamespace):
         head._bbox_post_process = choice.candidates
         try:
             with without_older_forms(), _copied_project(head):
@@ -107,10 +108,10 @@ class _Choice:
 
 
 @contextmanager
-def _replaced(name: str, function: Callable) -> Iterator[None]:
-    """Put a function in the place of one of mmdet, under its name in every module of heads."""
+def replaced(name: str, function: Callable) -> Iterator[None]:
+    """Put a function in the place of one of mmdet or mmcv, under its name in every module of models and operators."""
     before = {module: getattr(module, name) for key, module in list(sys.modules.items())
-              if key.startswith('mmdet.models.') and name in vars(module)}
+              if key.startswith(('mmdet.models.', 'mmcv.ops.')) and name in vars(module)}
     try:
         for module in before:
             setattr(module, name, function)
@@ -118,6 +119,22 @@ def _replaced(name: str, function: Callable) -> Iterator[None]:
     finally:
         for module, old in before.items():
             setattr(module, name, old)
+
+
+@contextmanager
+def _anchors_of(head: Any, images: int) -> Iterator[None]:
+    """Give TOOD's head the anchors of all images at once, where its loop would make the number of images a constant."""
+    if type(head).__name__ != 'TOODHead':
+        yield
+        return
+    module, generator = sys.modules[type(head).__module__], head.prior_generator
+    of_one = generator.single_level_grid_priors
+    generator.single_level_grid_priors = lambda *args, **kwargs: of_one(*args, **kwargs).repeat(images, 1)
+    module.range = lambda number: (0, )
+    try:
+        yield
+    finally:
+        del module.range, generator.single_level_grid_priors
 
 
 @contextmanager

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
+from plugconv_mm.export.deformable import plain_deformable_convolutions
 from plugconv_mm.export.regions import check_extractor, features_of_regions, regions_of
 from plugconv_mm.export.suppression import check_nms, detections, only, suppress, take
 
 # Candidates of a two-stage detector that pass its threshold, of all classes, at most; images with more lose the worst.
 _MOST = 4096
 _LIMIT = 100  # boxes of an image where a detector has no limit; COCO AP looks at as many
-_DENSE = ('ATSSHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead',
-          'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'YOLOXHead')
+_DENSE = ('ATSSHead', 'DDODHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead', 'RTMDetHead',
+          'RTMDetSepBNHead', 'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'TOODHead', 'VFNetHead', 'YOLOXHead')
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ def _check_two_stages(model: Any) -> None:
             check_extractor(_part(roi, f'{kind}_roi_extractor', stage))
 
 
+@plain_deformable_convolutions()
 def _one_stage(model: Any, images: Tensor) -> tuple[Tensor, ...]:
     head = model.bbox_head
     boxes, scores, labels = dense_candidates(head, model.extract_feat(images), tuple(images.shape[2:]))
     return detections(boxes, scores, labels, head.test_cfg.nms, head.test_cfg.get('max_per_img', _LIMIT))
 
 
+@plain_deformable_convolutions()
 def _two_stages(model: Any, images: Tensor) -> tuple[Tensor, ...]:
     head, shape = model.roi_head, tuple(images.shape[2:])
     feats = model.extract_feat(images)

@@ -19,7 +19,7 @@ from plugconv_mm.export.tasks import ExportedModule, input_channels, metadata, p
 from plugconv_mm.plugging import merge
 
 TOLERANCE = 1e-4
-_OPSET = 18
+_OPSET = 19
 
 
 def export_onnx(model: nn.Module, path: str | os.PathLike, shape: tuple[int, int],

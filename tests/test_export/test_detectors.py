@@ -22,11 +22,13 @@ DENSE = {
     'rtmdet': 'rtmdet/rtmdet_tiny_8xb32-300e_coco', 'yolox': 'yolox/yolox_tiny_8xb8-300e_coco',
     'ssdlite': 'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco',
     'free-anchor': 'free_anchor/freeanchor_r50_fpn_1x_coco', 'fsaf': 'fsaf/fsaf_r50_fpn_1x_coco',
+    'tood': 'tood/tood_r50_fpn_1x_coco', 'vfnet': 'vfnet/vfnet_r50_fpn_1x_coco', 'ddod': 'ddod/ddod_r50_fpn_1x_coco',
 }
 TWO_STAGE = {
     'faster-rcnn': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'mask-rcnn': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
     'cascade-rcnn': 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco',
     'cascade-mask-rcnn': 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
+    'dcn': 'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
 }
 SIZE = (128, 160)
 
@@ -91,7 +93,10 @@ def predicted(model, images, limit):
     return dets, labels, masks
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] if name == 'cascade-mask-rcnn' else [])
+SLOW = ('cascade-mask-rcnn', 'dcn', 'ddod', 'tood')
+
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
                                   for name in [*DENSE, *TWO_STAGE]])
 def test_detections_are_those_of_mmdet(name):
     model = build(name)
