@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
 from plugconv_mm.export.deformable import plain_deformable_convolutions
+from plugconv_mm.export.mask_kernels import condinst, rtmdet_ins
 from plugconv_mm.export.regions import check_extractor, features_of_regions, regions_of
 from plugconv_mm.export.suppression import check_nms, detections, only, suppress, take
 
@@ -17,6 +18,7 @@ _MOST = 4096
 _LIMIT = 100  # boxes of an image where a detector has no limit; COCO AP looks at as many
 _DENSE = ('ATSSHead', 'DDODHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead', 'RTMDetHead',
           'RTMDetSepBNHead', 'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'TOODHead', 'VFNetHead', 'YOLOXHead')
+_WITH_MASKS = ('RTMDetInsHead', 'RTMDetInsSepBNHead')
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,18 @@ def detector_of(model: Any) -> Detector:
         return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'), _two_stages)
     if hasattr(model, 'bbox_head') and not hasattr(model, 'mask_head'):
         kind = type(model.bbox_head).__name__
-        if kind not in _DENSE:
+        if kind not in (*_DENSE, *_WITH_MASKS):
             raise ExportError(f'{kind}, the head of {type(model).__name__}, is not exported; those that are: '
-                              f'{", ".join(_DENSE)}')
+                              f'{", ".join((*_DENSE, *_WITH_MASKS))}')
         check_nms(model.bbox_head.test_cfg.nms)
+        if kind in _WITH_MASKS:
+            return Detector(('dets', 'labels', 'masks'), rtmdet_ins)
         return Detector(('dets', 'labels'), _one_stage)
-    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, and two-stage '
-                      'ones')
+    if type(getattr(model, 'mask_head', None)).__name__ == 'CondInstMaskHead':
+        check_nms(model.bbox_head.test_cfg.nms)
+        return Detector(('dets', 'labels', 'masks'), condinst)
+    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, CondInst, '
+                      'SOLOv2, and two-stage ones')
 
 
 def _check_two_stages(model: Any) -> None:

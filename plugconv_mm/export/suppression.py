@@ -58,19 +58,26 @@ def take(values: Tensor, places: Tensor) -> Tensor:
     return values.gather(1, places if values.dim() == 2 else places[..., None].expand(-1, -1, values.shape[2]))
 
 
-def detections(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Mapping[str, Any],
-               limit: int) -> tuple[Tensor, Tensor]:
+def detections(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Mapping[str, Any], limit: int,
+               *others: Tensor) -> tuple[Tensor, ...]:
     """Make the outputs of a detector of its candidates.
 
     Returns:
-        Boxes with scores (B, K, 5) and labels (B, K); zeros and -1 where an image has fewer.
+        Boxes with scores (B, K, 5) and labels (B, K), zeros and -1 where an image has fewer; and what else candidates
+        have, (B, N) or (B, N, M), of the same, zeros at the end where there are fewer candidates.
     """
     scores, places = suppress(boxes, scores, labels, cfg, limit)
     is_box = scores >= 0
     dets = only(is_box[..., None], torch.cat((take(boxes, places), scores[..., None]), 2), 0)
     labels = only(is_box, take(labels, places))
+    others = tuple(take(values, places) for values in others)
     missing = limit - dets.shape[1]
     if missing > 0:
-        dets = torch.nn.functional.pad(dets, (0, 0, 0, missing))
-        labels = torch.nn.functional.pad(labels, (0, missing), value=-1)
-    return dets, labels
+        dets, *others = (_pad(values, missing) for values in (dets, *others))
+        labels = _pad(labels, missing, -1)
+    return dets, labels, *others
+
+
+def _pad(values: Tensor, missing: int, other: int = 0) -> Tensor:
+    """Lengthen (B, K) or (B, K, M) by a number of places."""
+    return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing), value=other)

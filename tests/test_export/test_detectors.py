@@ -30,6 +30,10 @@ TWO_STAGE = {
     'cascade-mask-rcnn': 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
     'dcn': 'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
 }
+MASKS = {  # of whole images, see test_masks_of_images.py
+    'rtmdet-ins': 'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco',
+    'condinst': 'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance', 'solov2': 'solov2/solov2_r50_fpn_1x_coco',
+}
 SIZE = (128, 160)
 
 
@@ -55,7 +59,7 @@ def _normalise(layer, inputs, output):
 
 def build(name):
     """A detector that finds something in noise: its weights are wide enough, and its thresholds low."""
-    cfg = read_config(f'mmdet::{(DENSE | TWO_STAGE)[name]}.py')
+    cfg = read_config(f'mmdet::{(DENSE | TWO_STAGE | MASKS)[name]}.py')
     cfg.model.backbone.update(init_cfg=None)
     if cfg.model.backbone.type == 'ResNet':
         cfg.model.backbone.base_channels = 8
@@ -68,13 +72,13 @@ def build(name):
         if isinstance(part, (nn.Conv2d, nn.Linear)):
             nn.init.normal_(part.weight)
             part.register_forward_hook(_normalise)
-            if part.bias is not None and name in DENSE and part.weight.shape[0] % 80 == 0:  # of the classes
+            if part.bias is not None and name not in TWO_STAGE and part.weight.shape[0] % 80 == 0:  # of the classes
                 nn.init.constant_(part.bias, -3)
     with torch.no_grad():
         model.predict(noise(2), samples(2), rescale=False)
     for part in model.modules():
         part._forward_hooks.clear()
-    head = model.roi_head if name in TWO_STAGE else model.bbox_head
+    head = model.roi_head if name in TWO_STAGE else model.mask_head if name == 'solov2' else model.bbox_head
     head.test_cfg.update(score_thr=min(head.test_cfg.score_thr, 0.02))
     return model
 
