@@ -10,6 +10,7 @@ from plugconv_mm.errors import ExportError
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
 from plugconv_mm.export.deformable import plain_deformable_convolutions
 from plugconv_mm.export.mask_kernels import condinst, rtmdet_ins
+from plugconv_mm.export.matrix_nms import check_solo, solov2
 from plugconv_mm.export.regions import check_extractor, features_of_regions, regions_of
 from plugconv_mm.export.suppression import check_nms, detections, only, suppress, take
 
@@ -55,6 +56,9 @@ def detector_of(model: Any) -> Detector:
     if type(getattr(model, 'mask_head', None)).__name__ == 'CondInstMaskHead':
         check_nms(model.bbox_head.test_cfg.nms)
         return Detector(('dets', 'labels', 'masks'), condinst)
+    if type(getattr(model, 'mask_head', None)).__name__ == 'SOLOV2Head':
+        check_solo(model.mask_head)
+        return Detector(('dets', 'labels', 'masks'), solov2)
     raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, CondInst, '
                       'SOLOv2, and two-stage ones')
 

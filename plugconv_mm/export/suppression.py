@@ -70,14 +70,13 @@ def detections(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Mapping[str, 
     is_box = scores >= 0
     dets = only(is_box[..., None], torch.cat((take(boxes, places), scores[..., None]), 2), 0)
     labels = only(is_box, take(labels, places))
-    others = tuple(take(values, places) for values in others)
     missing = limit - dets.shape[1]
-    if missing > 0:
-        dets, *others = (_pad(values, missing) for values in (dets, *others))
-        labels = _pad(labels, missing, -1)
-    return dets, labels, *others
+    return pad_places(dets, missing), pad_places(labels, missing, -1), *(
+        pad_places(take(values, places), missing) for values in others)
 
 
-def _pad(values: Tensor, missing: int, other: int = 0) -> Tensor:
-    """Lengthen (B, K) or (B, K, M) by a number of places."""
+def pad_places(values: Tensor, missing: int, other: int = 0) -> Tensor:
+    """Lengthen (B, K) or (B, K, M) by a number of places, if that is above 0."""
+    if missing <= 0:
+        return values
     return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing), value=other)

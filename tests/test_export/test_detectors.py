@@ -73,13 +73,14 @@ def build(name):
             nn.init.normal_(part.weight)
             part.register_forward_hook(_normalise)
             if part.bias is not None and name not in TWO_STAGE and part.weight.shape[0] % 80 == 0:  # of the classes
-                nn.init.constant_(part.bias, -3)
+                nn.init.constant_(part.bias, -5 if name == 'solov2' else -3)  # fewer of SOLOv2's than its nms_pre
     with torch.no_grad():
         model.predict(noise(2), samples(2), rescale=False)
     for part in model.modules():
         part._forward_hooks.clear()
-    head = model.roi_head if name in TWO_STAGE else model.mask_head if name == 'solov2' else model.bbox_head
-    head.test_cfg.update(score_thr=min(head.test_cfg.score_thr, 0.02))
+    if name != 'solov2':
+        head = model.roi_head if name in TWO_STAGE else model.bbox_head
+        head.test_cfg.update(score_thr=min(head.test_cfg.score_thr, 0.02))
     return model
 
 
