@@ -53,10 +53,11 @@ def detector_of(model: Any) -> Detector:
         if kind in _WITH_MASKS:
             return Detector(('dets', 'labels', 'masks'), rtmdet_ins)
         return Detector(('dets', 'labels'), _one_stage)
-    if type(getattr(model, 'mask_head', None)).__name__ == 'CondInstMaskHead':
+    kind = type(getattr(model, 'mask_head', None)).__name__
+    if kind in ('CondInstMaskHead', 'BoxInstMaskHead'):
         check_nms(model.bbox_head.test_cfg.nms)
         return Detector(('dets', 'labels', 'masks'), condinst)
-    if type(getattr(model, 'mask_head', None)).__name__ == 'SOLOV2Head':
+    if kind == 'SOLOV2Head':
         check_solo(model.mask_head)
         return Detector(('dets', 'labels', 'masks'), solov2)
     raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, CondInst, '

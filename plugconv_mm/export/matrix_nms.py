@@ -14,8 +14,11 @@ def check_solo(head: Any) -> None:
     """Check that SOLOv2's head is one that is exported.
 
     Raises:
-        ExportError: Its kernels are larger than one pixel, or all masks of an image go into the suppression.
+        ExportError: Its kernels are larger than one pixel, its suppression has another decay, or all masks of an image
+            go into the suppression.
     """
+    if head.test_cfg.kernel not in ('gaussian', 'linear'):
+        raise ExportError(f"the kernel of SOLOv2's test_cfg is 'gaussian' or 'linear', got {head.test_cfg.kernel!r}")
     if head.dynamic_conv_size != 1:
         raise ExportError(f'SOLOv2 is exported with dynamic_conv_size=1, got {head.dynamic_conv_size}')
     for key in ('nms_pre', 'max_per_img'):
@@ -48,7 +51,7 @@ def solov2(model: Any, images: Tensor) -> tuple[Tensor, ...]:
 
     scores, order = scores.topk(scores.shape[1], dim=1)
     labels, inside, masks = take(labels, order), take(inside, order), take(masks, order)
-    scores = scores * _decay(inside, labels, cfg)
+    scores = scores * decay(inside, labels, cfg)
     scores, places = only(scores >= max(cfg.filter_thr, 0), scores).topk(min(cfg.max_per_img, scores.shape[1]), dim=1)
     is_mask = scores >= 0
     labels = only(is_mask, take(labels, places))
@@ -58,8 +61,17 @@ def solov2(model: Any, images: Tensor) -> tuple[Tensor, ...]:
     return pad_places(dets, missing), pad_places(labels, missing, -1), masks.unflatten(2, feat.shape[2:])
 
 
-def _decay(masks: Tensor, labels: Tensor, cfg: Mapping[str, Any]) -> Tensor:
-    """The factors (B, N) by which masks (B, N, h · w) of zeros and ones, the best first, lose to better ones."""
+def decay(masks: Tensor, labels: Tensor, cfg: Mapping[str, Any]) -> Tensor:
+    """Find how much masks lose to better ones of their class.
+
+    Args:
+        masks: Zeros and ones (B, N, P), the best mask first.
+        labels: Their classes (B, N).
+        cfg: ``kernel`` and ``sigma`` of the config.
+
+    Returns:
+        Factors of the scores (B, N).
+    """
     common = masks @ masks.transpose(1, 2)
     areas = masks.sum(2)
     iou = common / (areas[:, :, None] + areas[:, None] - common).clamp(min=1)

@@ -32,7 +32,8 @@ TWO_STAGE = {
 }
 MASKS = {  # of whole images, see test_masks_of_images.py
     'rtmdet-ins': 'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco',
-    'condinst': 'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance', 'solov2': 'solov2/solov2_r50_fpn_1x_coco',
+    'condinst': 'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance',
+    'boxinst': 'boxinst/boxinst_r50_fpn_ms-90k_coco', 'solov2': 'solov2/solov2_r50_fpn_1x_coco',
 }
 SIZE = (128, 160)
 

@@ -1,4 +1,6 @@
 """Detectors whose masks are maps of the whole image: what they give is what mmdet predicts."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from repository import load_file
@@ -8,9 +10,12 @@ for name in ('onnx', 'onnxruntime', 'onnxscript', 'mmdet'):
     pytest.importorskip(name)
 
 import onnxruntime  # noqa: E402
+from mmdet.models.layers import mask_matrix_nms  # noqa: E402
 from mmdet.models.utils import aligned_bilinear  # noqa: E402
+from mmengine.config import ConfigDict  # noqa: E402
 
-from plugconv_mm.export import export_onnx  # noqa: E402
+from plugconv_mm.errors import ExportError  # noqa: E402
+from plugconv_mm.export import export_onnx, matrix_nms  # noqa: E402
 from plugconv_mm.export.detectors import detector_of  # noqa: E402
 from plugconv_mm.export.matching import differing_detection  # noqa: E402
 
@@ -20,6 +25,7 @@ detectors = load_file('tests/test_export/test_detectors.py')
 WHOLE = {
     'rtmdet-ins': (8, lambda masks: interpolate(masks.logit(1e-6), scale_factor=8, mode='bilinear').sigmoid()),
     'condinst': (4, lambda masks: aligned_bilinear(masks, 4)),
+    'boxinst': (4, lambda masks: aligned_bilinear(masks, 4)),
     'solov2': (4, lambda masks: interpolate(masks, scale_factor=4, mode='bilinear')),
 }
 QUICK = ('rtmdet-ins', )
@@ -54,6 +60,30 @@ def test_masks_are_those_of_mmdet(name):
         assert ((areas > 0.02) & (areas < 0.98)).sum() > 5
         for found, allowed in ((own, 1e-3), (near, 0.02)):
             assert ((found[:len(by_head)] > 0.5) != by_head).float().mean((1, 2)).mean() < allowed
+
+
+@pytest.mark.parametrize('kernel', ['gaussian', 'linear'])
+def test_matrix_nms_is_that_of_mmdet(kernel):
+    generator = torch.Generator().manual_seed(0)
+    centres, sides = torch.rand(2, 30, 2, 1, generator=generator)
+    masks = ((torch.linspace(0, 1, 16) - centres).abs() < sides / 3 + 0.05)[:, :, None]  # rectangles
+    masks = masks[:, 0].transpose(1, 2) & masks[:, 1]
+    labels = torch.randint(3, (30, ), generator=generator)
+    scores = torch.rand(30, generator=generator).sort(descending=True)[0]
+    decay = matrix_nms.decay(masks.flatten(1)[None].float(), labels[None], dict(kernel=kernel, sigma=2.))[0]
+    kept, _, _, places = mask_matrix_nms(masks, labels, scores, kernel=kernel, sigma=2.)
+    assert decay.min() < 0.5
+    torch.testing.assert_close((scores * decay)[places], kept)
+
+
+@pytest.mark.parametrize('size, changed, says', [
+    (1, dict(kernel='box'), "is 'gaussian' or 'linear', got 'box'"),
+    (1, dict(nms_pre=-1), 'nms_pre of its test_cfg is -1'), (3, {}, 'with dynamic_conv_size=1, got 3'),
+])
+def test_solo_that_is_not_exported(size, changed, says):
+    cfg = ConfigDict(dict(kernel='linear', nms_pre=500, max_per_img=100) | changed)
+    with pytest.raises(ExportError, match=says):
+        matrix_nms.check_solo(SimpleNamespace(dynamic_conv_size=size, test_cfg=cfg))
 
 
 @pytest.mark.slow
