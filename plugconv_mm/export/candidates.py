@@ -4,7 +4,7 @@ Heads of mmdet choose the candidates of an image among the positions of its maps
 of each map. Here each map gives as many as it may, and those that would have been left out have a score of -1.
 """
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -32,30 +32,52 @@ def dense_candidates(head: nn.Module, feats: tuple[Tensor, ...], shape: tuple[in
     Returns:
         Boxes, scores and labels.
     """
-    outs = tuple(head(feats))
-    images = outs[0][0].shape[0]
+    images = feats[0].shape[0]
+    with _anchors_of(head, images):
+        outs = tuple(head(feats))
     is_yolox = type(head).__name__ == 'YOLOXHead'
     priors = head.prior_generator.grid_priors([out.shape[-2:] for out in outs[0]], dtype=feats[0].dtype,
                                               device=feats[0].device, **(dict(with_stride=True) if is_yolox else {}))
     if is_yolox:
         return _yolox_candidates(head, outs, torch.cat(priors))
-    choice = _Choice(images)
-    none = [None] * len(priors)
-    cls_scores, bbox_preds, factors = ([_below(map) for map in maps] for maps in (*outs, none)[:3])
-    with _replaced('filter_scores_and_topk', choice.choose), _replaced('InstanceData', SimpleNamespace):
-        head._bbox_post_process = choice.candidates
+    cls_scores, bbox_preds, factors = (*map(below, outs), [None] * len(priors))[:3]
+    return choose_candidates(head, images, '_bbox_post_process', (), cls_score_list=cls_scores,
+                             bbox_pred_list=bbox_preds, score_factor_list=factors,
+                             mlvl_priors=of_all_images(priors, images), img_meta=dict(img_shape=shape))
+
+
+def choose_candidates(head: nn.Module, images: int, after: str, others: tuple[str, ...], **inputs: Any
+                      ) -> tuple[Tensor, ...]:
+    """Run ``_predict_by_feat_single`` of a head up to the suppression, for all images at once.
+
+    Args:
+        head: The head.
+        images: B.
+        after: The method that follows the choice of candidates.
+        others: What the results have for each candidate besides box, score and label.
+        **inputs: Arguments, as of one image.
+
+    Returns:
+        Boxes, scores, labels and others, by image.
+    """
+    choice = _Choice(images, others)
+    with replaced('filter_scores_and_topk', choice.choose), replaced('InstanceData', SimpleNamespace):
+        setattr(head, after, choice.candidates)
         try:
             with without_older_forms(), _copied_project(head):
-                return head._predict_by_feat_single(
-                    cls_scores, bbox_preds, factors, [prior.repeat(images, 1) for prior in priors],
-                    dict(img_shape=shape), cfg=head.test_cfg)
+                return head._predict_by_feat_single(**inputs, cfg=head.test_cfg)
         finally:
-            del head._bbox_post_process
+            delattr(head, after)
 
 
-def _below(maps: Tensor | None) -> Tensor | None:
-    """Maps (B, C, H, W) below one another, (C, B · H, W)."""
-    return None if maps is None else maps.transpose(0, 1).flatten(1, 2)
+def below(maps: Iterable[Tensor]) -> list[Tensor]:
+    """Maps (B, C, H, W) of each level, those of all images below one another: (C, B · H, W)."""
+    return [map.transpose(0, 1).flatten(1, 2) for map in maps]
+
+
+def of_all_images(priors: Iterable[Tensor], images: int) -> list[Tensor]:
+    """Priors (N, M) of each level, as often as there are images."""
+    return [prior.repeat(images, 1) for prior in priors]
 
 
 def _yolox_candidates(head: nn.Module, outs: tuple, priors: Tensor) -> Candidates:
@@ -71,10 +93,11 @@ class _Choice:
 
     Args:
         images: B, of which all tensors are made.
+        others: What is kept besides boxes, scores and labels.
     """
 
-    def __init__(self, images: int) -> None:
-        self.images = images
+    def __init__(self, images: int, others: tuple[str, ...]) -> None:
+        self.images, self.others = images, others
         self.counts: list[int] = []  # candidates of an image in each map
 
     def choose(self, scores: Tensor, score_thr: float, topk: int, results: Mapping[str, Tensor] | None = None) -> tuple:
@@ -90,7 +113,7 @@ class _Choice:
         kept = results and {name: value[keep] for name, value in results.items()}
         return only(scores > score_thr, scores).flatten(), (places % classes).flatten(), keep, kept
 
-    def candidates(self, results: Any, cfg: Mapping[str, Any], **_: Any) -> Candidates:
+    def candidates(self, results: Any, cfg: Mapping[str, Any], **_: Any) -> tuple[Tensor, ...]:
         """``_bbox_post_process`` of a head, but for the suppression, by image."""
         scores = results.scores
         if hasattr(results, 'score_factors'):
@@ -99,7 +122,8 @@ class _Choice:
         if least >= 0:
             sides = results.bboxes[:, 2:] - results.bboxes[:, :2]
             scores = only((sides > least).all(1), scores)
-        return tuple(map(self._by_image, (results.bboxes, scores, results.labels)))
+        others = (getattr(results, name) for name in self.others)
+        return tuple(map(self._by_image, (results.bboxes, scores, results.labels, *others)))
 
     def _by_image(self, values: Tensor) -> Tensor:
         parts = values.split([self.images * count for count in self.counts])
@@ -108,10 +132,10 @@ class _Choice:
 
 
 @contextmanager
-def _replaced(name: str, function: Callable) -> Iterator[None]:
-    """Put a function in the place of one of mmdet, under its name in every module of heads."""
+def replaced(name: str, function: Callable) -> Iterator[None]:
+    """Put a function in the place of one of mmdet or mmcv, under its name in every module of models and operators."""
     before = {module: getattr(module, name) for key, module in list(sys.modules.items())
-              if key.startswith('mmdet.models.') and name in vars(module)}
+              if key.startswith(('mmdet.models.', 'mmcv.ops.')) and name in vars(module)}
     try:
         for module in before:
             setattr(module, name, function)
@@ -119,6 +143,22 @@ def _replaced(name: str, function: Callable) -> Iterator[None]:
     finally:
         for module, old in before.items():
             setattr(module, name, old)
+
+
+@contextmanager
+def _anchors_of(head: Any, images: int) -> Iterator[None]:
+    """Give TOOD's head the anchors of all images at once, where its loop would make the number of images a constant."""
+    if type(head).__name__ != 'TOODHead':
+        yield
+        return
+    module, generator = sys.modules[type(head).__module__], head.prior_generator
+    of_one = generator.single_level_grid_priors
+    generator.single_level_grid_priors = lambda *args, **kwargs: of_one(*args, **kwargs).repeat(images, 1)
+    module.range = lambda number: (0, )
+    try:
+        yield
+    finally:
+        del module.range, generator.single_level_grid_priors
 
 
 @contextmanager

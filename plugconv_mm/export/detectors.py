@@ -8,14 +8,17 @@ from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
+from plugconv_mm.export.mask_kernels import condinst, rtmdet_ins
+from plugconv_mm.export.matrix_nms import check_solo, solov2
 from plugconv_mm.export.regions import check_extractor, features_of_regions, regions_of
 from plugconv_mm.export.suppression import best, check_nms, detections, only, suppress, take
 
 # Candidates of a two-stage detector that pass its threshold, of all classes, at most; images with more lose the worst.
 _MOST = 4096
 LIMIT = 100  # boxes of an image where a detector has no limit; COCO AP looks at as many
-_DENSE = ('ATSSHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead',
-          'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'YOLOXHead')
+_DENSE = ('ATSSHead', 'DDODHead', 'FCOSHead', 'FSAFHead', 'FreeAnchorRetinaHead', 'GFLHead', 'RTMDetHead',
+          'RTMDetSepBNHead', 'RetinaHead', 'RetinaSepBNHead', 'SSDHead', 'TOODHead', 'VFNetHead', 'YOLOXHead')
+_WITH_MASKS = ('RTMDetInsHead', 'RTMDetInsSepBNHead')
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,12 @@ class Detector:
     Attributes:
         names: Names of the outputs.
         detect: The function from the model and images (B, C, H, W) to boxes with scores (B, K, 5), labels (B, K), and
-            masks (B, K, h, w) of the boxes where the model has any.
+            masks (B, K, h, w) where the model has any.
+        masks: What masks are of: 'box' or 'image'.
     """
     names: tuple[str, ...]
     detect: Callable[[Any, Tensor], tuple[Tensor, ...]]
+    masks: str = 'box'
 
 
 def detector_of(model: Any, raw: bool = False) -> Detector:
@@ -49,13 +54,22 @@ def detector_of(model: Any, raw: bool = False) -> Detector:
         return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'), _two_stages)
     if hasattr(model, 'bbox_head') and not hasattr(model, 'mask_head'):
         kind = type(model.bbox_head).__name__
-        if kind not in _DENSE:
+        if kind not in (*_DENSE, *_WITH_MASKS):
             raise ExportError(f'{kind}, the head of {type(model).__name__}, is not exported; those that are: '
-                              f'{", ".join(_DENSE)}')
+                              f'{", ".join((*_DENSE, *_WITH_MASKS))}')
         check_nms(model.bbox_head.test_cfg.nms)
+        if kind in _WITH_MASKS:
+            return Detector(('dets', 'labels', 'masks'), rtmdet_ins, 'image')
         return Detector(('dets', 'labels'), _candidates if raw else _one_stage)
-    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, and two-stage '
-                      'ones')
+    kind = type(getattr(model, 'mask_head', None)).__name__
+    if kind in ('CondInstMaskHead', 'BoxInstMaskHead'):
+        check_nms(model.bbox_head.test_cfg.nms)
+        return Detector(('dets', 'labels', 'masks'), condinst, 'image')
+    if kind == 'SOLOV2Head':
+        check_solo(model.mask_head)
+        return Detector(('dets', 'labels', 'masks'), solov2, 'image')
+    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, CondInst, '
+                      'SOLOv2, and two-stage ones')
 
 
 def _check_two_stages(model: Any) -> None:
@@ -104,9 +118,9 @@ def _classified(head: Any, feats: Any, boxes: Tensor, shape: tuple[int, int]) ->
         cls_score, bbox_pred = _run(head, 'bbox', stage, feats, rois)
         total = total + cls_score
         if stage < stages - 1:
-            best = cls_score[:, :-1].argmax(1)
+            labels = cls_score[:, :-1].argmax(1)
             with without_older_forms():
-                refined = bbox_head.regress_by_class(rois[:, 1:], best, bbox_pred, dict(img_shape=shape))
+                refined = bbox_head.regress_by_class(rois[:, 1:], labels, bbox_pred, dict(img_shape=shape))
             rois = torch.cat((rois[:, :1], refined), 1)
     classes = 1 if bbox_head.reg_class_agnostic else bbox_head.num_classes
     with without_older_forms():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export.deformable import why_not
 from plugconv_mm.export.pixels import padded_shape
 from plugconv_mm.export.tasks import ExportedPart
 
@@ -87,4 +88,5 @@ def check_model(model: nn.Module, part: ExportedPart) -> None:
         is_exported = not part.modules or name.startswith(part.modules)
         # A detector's RoIAlign leaves as torchvision's, with what chooses its level.
         if type(module).__module__.startswith('mmcv.ops.') and is_exported and type(module).__name__ != 'RoIAlign':
-            raise ExportError(f'{name} is a {type(module).__name__} of mmcv, an operator that ONNX Runtime lacks')
+            if reason := why_not(type(module)):
+                raise ExportError(f'{name} is a {type(module).__name__} of mmcv, {reason}')

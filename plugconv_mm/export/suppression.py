@@ -67,14 +67,16 @@ def take(values: Tensor, places: Tensor) -> Tensor:
     return values.gather(1, places if values.dim() == 2 else places[..., None].expand(-1, -1, values.shape[2]))
 
 
-def detections(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Mapping[str, Any],
-               limit: int) -> tuple[Tensor, Tensor]:
+def detections(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Mapping[str, Any], limit: int,
+               *others: Tensor) -> tuple[Tensor, ...]:
     """Make the outputs of a detector of its candidates.
 
     Returns:
-        Boxes with scores (B, K, 5) and labels (B, K); zeros and -1 where an image has fewer.
+        Boxes with scores (B, K, 5) and labels (B, K), zeros and -1 where an image has fewer; and what else candidates
+        have, (B, N) or (B, N, M), of the same, zeros at the end where there are fewer candidates.
     """
     scores, places = suppress(boxes, scores, labels, cfg, limit)
     is_box = scores >= 0
     dets = torch.cat((take(boxes, places), scores[..., None]), 2)
-    return only(is_box[..., None], dets, 0), only(is_box, take(labels, places))
+    return only(is_box[..., None], dets, 0), only(is_box, take(labels, places)), *(
+        take(values, places) for values in others)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export.deformable import plain_deformable_convolutions
 from plugconv_mm.export.detectors import LIMIT, detector_of
 from plugconv_mm.export.pasting import paste
 from plugconv_mm.export.pixels import Pixels, padded_shape
@@ -63,7 +64,8 @@ class ExportedModule(nn.Module):
         if self.pixels is not None:
             shape = tuple(x.shape[1:3])
             x = self.pixels(x, padded_shape(self.model, shape))
-        outputs = self.call(self.model, x, shape)
+        with plain_deformable_convolutions():
+            outputs = self.call(self.model, x, shape)
         return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs, )
 
 
@@ -122,11 +124,12 @@ def _part_of_detector(model: Any, features: bool, raw: bool, paste_masks: bool) 
         return ExportedPart(f'backbone{neck} of the detector, without its heads', lambda m, x, _: m.extract_feat(x),
                             'feature', modules=('backbone', 'neck'))
     detector = detector_of(model, raw)
-    if paste_masks and 'masks' not in detector.names:
-        raise ExportError(f'paste_masks is an option of detectors with masks, and {type(model).__name__} has none')
+    if paste_masks and not ('masks' in detector.names and detector.masks == 'box'):
+        raise ExportError(f'paste_masks is an option of detectors with masks of boxes, and {type(model).__name__} has '
+                          'none')
     about: dict[str, object] = {}
     if 'masks' in detector.names:
-        about['masks'] = 'image' if paste_masks else 'box'
+        about['masks'] = 'image' if paste_masks else detector.masks
     if raw:
         cfg = model.bbox_head.test_cfg
         about['suppression'] = dict(iou_threshold=cfg.nms.iou_threshold, limit=cfg.get('max_per_img', LIMIT))

@@ -1,6 +1,7 @@
 """Models, sizes and packages that are refused before the export."""
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ for name in ('onnx', 'onnxruntime', 'onnxscript', 'mmdet', 'mmseg', 'mmpretrain'
 from mmengine.config import Config  # noqa: E402
 from small_models import small_model  # noqa: E402
 
+from plugconv_mm.compat import bridge  # noqa: E402
 from plugconv_mm.errors import ExportError  # noqa: E402
-from plugconv_mm.export import export_onnx, onnx_file  # noqa: E402
+from plugconv_mm.export import export_onnx, onnx_file, preconditions  # noqa: E402
 
 
 def refuses(model, size, says, tmp_path, monkeypatch):
@@ -37,8 +39,19 @@ def test_sizes_are_checked_first(tmp_path, monkeypatch):
 def test_options_are_checked_first(tmp_path, monkeypatch):
     refuses(nn.Conv2d(3, 4, 1).double(), (8, 8), 'exported in float32, and weight is torch.float64', tmp_path,
             monkeypatch)
-    from mmcv.ops import DeformConv2d
-    refuses(nn.Sequential(DeformConv2d(3, 4, 1)), (8, 8), '0 is a DeformConv2d of mmcv', tmp_path, monkeypatch)
+    from mmcv.ops import CARAFEPack
+    refuses(nn.Sequential(CARAFEPack(3, 2)), (8, 8), '0 is a CARAFEPack of mmcv, an operator that ONNX Runtime lacks',
+            tmp_path, monkeypatch)
+
+
+def test_deformable_convolutions(tmp_path, monkeypatch):
+    """Torchvision's pass, and mmcv's compiled ones, which are other kernels than those that are compared, do not."""
+    from mmcv.ops import DeformConv2d, ModulatedDeformConv2dPack
+    model, part = nn.Sequential(DeformConv2d(3, 4, 1), ModulatedDeformConv2dPack(4, 4, 1)), SimpleNamespace(modules=())
+    preconditions.check_model(model, part)
+    monkeypatch.setattr(bridge, 'in_use', lambda: 'mmcv')
+    with pytest.raises(ExportError, match='0 is a DeformConv2d of mmcv, compiled: with PLUGCONV_MMCV_OPS=torchvision'):
+        preconditions.check_model(model, part)
 
 
 def test_torch_is_too_old(tmp_path, monkeypatch):
