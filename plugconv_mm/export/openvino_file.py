@@ -38,8 +38,11 @@ def write_openvino(path: Path, out: Path, precision: str = 'float32', batches: I
     if precision == 'int8':
         # Boxes and their choice, which other operators make, stay in float32.
         others = sorted({node.get_type_name() for node in model.get_ops()} - _QUANTIZED)
-        model = nncf.quantize(model, nncf.Dataset(images, lambda image: image.numpy()), subset_size=len(images),
-                              ignored_scope=nncf.IgnoredScope(types=others, validate=False))
+        model = nncf.quantize(
+            model, nncf.Dataset(images, lambda image: image.numpy()), subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(types=others, validate=False),
+            # It takes the position embedding of ParC, which is added behind a convolution, for the convolution's bias.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True))
     entries = onnx.load(path, load_external_data=False).metadata_props
     model.set_rt_info(json.dumps({entry.key: json.loads(entry.value) for entry in entries}), [METADATA])
     model.set_rt_info(precision, [PRECISION])
