@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export import queries
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
 from plugconv_mm.export.regions import check_extractor, features_of_regions, regions_of
 from plugconv_mm.export.suppression import check_nms, detections, only, suppress, take
@@ -42,9 +43,11 @@ def detector_of(model: Any) -> Detector:
         return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'), _two_stages)
     if hasattr(model, 'bbox_head') and not hasattr(model, 'mask_head'):
         kind = type(model.bbox_head).__name__
+        if kind in queries.HEADS:
+            return Detector(('dets', 'labels'), queries.best_queries)
         if kind not in _DENSE:
             raise ExportError(f'{kind}, the head of {type(model).__name__}, is not exported; those that are: '
-                              f'{", ".join(_DENSE)}')
+                              f'{", ".join((*_DENSE, *queries.HEADS))}')
         check_nms(model.bbox_head.test_cfg.nms)
         return Detector(('dets', 'labels'), _one_stage)
     raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, and two-stage '

@@ -7,6 +7,8 @@ from torch import nn
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.tasks import ExportedPart
 
+# RoIAlign leaves as torchvision's, with what chooses its level, the attention in mmcv's own form of samples.
+_LEAVING = ('MultiScaleDeformableAttention', 'RoIAlign')
 _MAX_BYTES = 2**31 - 2**24  # of a protobuf file, less a little for the graph
 
 
@@ -80,6 +82,5 @@ def check_model(model: nn.Module, part: ExportedPart) -> None:
         raise ExportError(f'the weights take {size / 2**30:.1f} GB, and an ONNX file holds at most 2')
     for name, module in model.named_modules():
         is_exported = not part.modules or name.startswith(part.modules)
-        # A detector's RoIAlign leaves as torchvision's, with what chooses its level.
-        if type(module).__module__.startswith('mmcv.ops.') and is_exported and type(module).__name__ != 'RoIAlign':
+        if type(module).__module__.startswith('mmcv.ops.') and is_exported and type(module).__name__ not in _LEAVING:
             raise ExportError(f'{name} is a {type(module).__name__} of mmcv, an operator that ONNX Runtime lacks')

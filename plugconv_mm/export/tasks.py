@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.detectors import detector_of
+from plugconv_mm.export.tracing import traceable
 from plugconv_mm.ops import KWConv2d
 
 
@@ -49,7 +50,8 @@ class ExportedModule(nn.Module):
         self.model, self.call = model, part.call
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.call(self.model, x)
+        with traceable():
+            outputs = self.call(self.model, x)
         return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs, )
 
 
