@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.detectors import detector_of
-from plugconv_mm.export.tracing import traceable
+from plugconv_mm.export.tracing import one_for_each, traceable
 from plugconv_mm.ops import KWConv2d
 
 
@@ -73,7 +73,8 @@ def part_of(model: nn.Module, features: bool = False) -> ExportedPart:
         return ExportedPart('the whole classifier, to logits', lambda m, x: m(x, mode='tensor'), 'logits')
     if _is_a(model, 'mmseg.models.segmentors', 'EncoderDecoder'):
         return ExportedPart('the whole segmentor, to logits of the size of the image',
-                            lambda m, x: m.encode_decode(x, [dict(img_shape=tuple(x.shape[2:]))]), 'logits')
+                            lambda m, x: m.encode_decode(x, one_for_each(dict(img_shape=tuple(x.shape[2:])), x)),
+                            'logits')
     if _is_a(model, 'mmdet.models.detectors', 'BaseDetector'):
         if not hasattr(model, 'backbone'):
             raise ExportError(f'{type(model).__name__} has no backbone, the part of a detector that is exported')

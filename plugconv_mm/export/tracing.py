@@ -4,7 +4,7 @@ It gives the same values. Sizes of maps stay known, though mmdet makes tensors o
 variable, though code counts them with ``len`` or ``int``.
 """
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-_SWIN = (('mmdet.models.backbones.swin', 'ShiftWindowMSA'), ('mmseg.models.backbones.swin', 'ShiftWindowMSA'))
+_SWIN = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
+_MASK_FORMER = (('mmdet.models.dense_heads.maskformer_head', 'MaskFormerHead'),
+                ('mmdet.models.layers.pixel_decoder', 'TransformerEncoderPixelDecoder'))
+_Place = tuple[Any, str, Any]  # owner of a name, the name, and what stands for it
 
 
 @contextmanager
@@ -22,26 +25,55 @@ def traceable() -> Iterator[None]:
     if not torch.compiler.is_exporting():
         yield
         return
-    places: list[tuple[Any, str, Any]] = [(torch, '_shape_as_tensor', _Shape)]
-    # DINO adds nothing, times 0, to as many images as it has queries. No number of images shall be such a case.
-    places += [(sys.modules[name], 'len', lambda _: 0) for name in ('mmdet.models.detectors.dino', )
-               if name in sys.modules]
-    places += [(getattr(sys.modules[module], name), 'window_reverse', _window_reverse) for module, name in _SWIN
-               if module in sys.modules]
-    before = [vars(owner).get(name, _shared) for owner, name, _ in places]
+    places: list[_Place] = [(torch, '_shape_as_tensor', _Shape)]
+    # DINO adds nothing, times 0, to as many images as it has queries: no number of images shall be such a case.
+    places += [(module, 'len', lambda _: 0) for module in _loaded('mmdet.models.detectors.dino')]
+    places += [(module.ShiftWindowMSA, 'window_reverse', _window_reverse) for module in _loaded(*_SWIN)]
+    for name, kind in _MASK_FORMER:
+        for module in _loaded(name):
+            places.append((module, 'range', _no_images))
+            places.append((getattr(module, kind), 'forward', _without_padding(getattr(module, kind).forward)))
+    with _replaced(places):
+        yield
+
+
+def one_for_each(meta: dict, images: Tensor) -> list[dict]:
+    """What is known of each image; once only while a model is traced, where their number is a variable."""
+    return [meta] if torch.compiler.is_exporting() else [meta] * len(images)
+
+
+def _loaded(*names: str) -> list[Any]:
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+@contextmanager
+def _replaced(places: Sequence[_Place]) -> Iterator[None]:
+    missing = object()
+    before = [vars(owner).get(name, missing) for owner, name, _ in places]
     try:
         for place in places:
             setattr(*place)
         yield
     finally:
         for (owner, name, _), old in zip(places, before, strict=True):
-            if old is _shared:
+            if old is missing:
                 delattr(owner, name)
             else:
                 setattr(owner, name, old)
 
 
-_shared = object()  # stands for a name that the place itself does not have
+def _no_images(*numbers: int) -> Sequence[int]:
+    """``range``, but for that over images, in which MaskFormer clears what is no padding."""
+    return () if len(numbers) == 1 else range(*numbers)
+
+
+def _without_padding(forward: Callable) -> Callable:
+    """A forward pass of MaskFormer whose mask of padding, ones at first, is clear: the images fill the batch."""
+    def unpadded(*args: Any) -> Any:
+        with _replaced([(Tensor, 'new_ones', Tensor.new_zeros)]):
+            return forward(*args)
+
+    return unpadded
 
 
 def _window_reverse(self: Any, windows: Tensor, height: int, width: int) -> Tensor:
