@@ -25,7 +25,7 @@ from plugconv_mm.export.prepared import prepare
 from plugconv_mm.export.runtimes import open_exported
 from plugconv_mm.runtime.read_config import read_config
 
-CONFIGS = ('configs/parc/mask-rcnn_parc-resnet50_fpn_1x_coco.py',
+CONFIGS = ('configs/parc/mask-rcnn_parc-resnet50_fpn_ms-480-800-1x_coco.py',
            'configs/slak/cascade-mask-rcnn_slak-tiny_fpn_ms-480-800-1x_coco.py',
            'configs/hornet/cascade-mask-rcnn_hornet-tiny-gf_fpn_ms-480-800-3x_coco.py')
 FORMATS = ('onnx', 'onnx int8', 'openvino float32', 'openvino bfloat16', 'openvino int8', 'aotinductor')

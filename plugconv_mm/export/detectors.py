@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export import queries, sparse
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
 from plugconv_mm.export.mask_kernels import condinst, rtmdet_ins
 from plugconv_mm.export.matrix_nms import check_solo, solov2
@@ -51,12 +52,15 @@ def detector_of(model: Any, raw: bool = False) -> Detector:
                           f'these heads can: {", ".join(_DENSE)}')
     if hasattr(model, 'roi_head'):
         _check_two_stages(model)
-        return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'), _two_stages)
+        return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'),
+                        sparse.best_regions if _is_sparse(model) else _two_stages)
     if hasattr(model, 'bbox_head') and not hasattr(model, 'mask_head'):
         kind = type(model.bbox_head).__name__
+        if kind in queries.HEADS:
+            return Detector(('dets', 'labels'), queries.best_queries)
         if kind not in (*_DENSE, *_WITH_MASKS):
             raise ExportError(f'{kind}, the head of {type(model).__name__}, is not exported; those that are: '
-                              f'{", ".join((*_DENSE, *_WITH_MASKS))}')
+                              f'{", ".join((*_DENSE, *_WITH_MASKS, *queries.HEADS))}')
         check_nms(model.bbox_head.test_cfg.nms)
         if kind in _WITH_MASKS:
             return Detector(('dets', 'labels', 'masks'), rtmdet_ins, 'image')
@@ -72,13 +76,19 @@ def detector_of(model: Any, raw: bool = False) -> Detector:
                       'SOLOv2, and two-stage ones')
 
 
+def _is_sparse(model: Any) -> bool:
+    return (type(model.rpn_head).__name__, type(model.roi_head).__name__) == ('EmbeddingRPNHead', 'SparseRoIHead')
+
+
 def _check_two_stages(model: Any) -> None:
     rpn, roi = model.rpn_head, model.roi_head
-    if type(rpn).__name__ != 'RPNHead' or type(roi).__name__ not in ('StandardRoIHead', 'CascadeRoIHead'):
-        raise ExportError(f'{type(rpn).__name__} and {type(roi).__name__} of {type(model).__name__} are not '
-                          'exported; RPNHead with StandardRoIHead or CascadeRoIHead is')
-    check_nms(rpn.test_cfg.nms)
-    check_nms(roi.test_cfg.nms)
+    if not _is_sparse(model):
+        if type(rpn).__name__ != 'RPNHead' or type(roi).__name__ not in ('StandardRoIHead', 'CascadeRoIHead'):
+            raise ExportError(f'{type(rpn).__name__} and {type(roi).__name__} of {type(model).__name__} are not '
+                              'exported; RPNHead with StandardRoIHead or CascadeRoIHead is, and EmbeddingRPNHead with '
+                              'SparseRoIHead')
+        check_nms(rpn.test_cfg.nms)
+        check_nms(roi.test_cfg.nms)
     for kind in ('bbox', 'mask') if roi.with_mask else ('bbox', ):
         for stage in range(_stages(roi)):
             check_extractor(_part(roi, f'{kind}_roi_extractor', stage))

@@ -9,6 +9,9 @@ from plugconv_mm.export.deformable import why_not
 from plugconv_mm.export.pixels import padded_shape
 from plugconv_mm.export.tasks import ExportedPart
 
+# RoIAlign leaves as torchvision's, with what chooses its level, the attention in mmcv's own form of samples.
+_LEAVING = ('MultiScaleDeformableAttention', 'RoIAlign')
+
 
 def check_packages() -> None:
     """Import the packages that the export needs.
@@ -86,7 +89,6 @@ def check_model(model: nn.Module, part: ExportedPart) -> None:
             raise ExportError(f'the model is exported in float32, and {name} is {tensor.dtype}: call model.float()')
     for name, module in model.named_modules():
         is_exported = not part.modules or name.startswith(part.modules)
-        # A detector's RoIAlign leaves as torchvision's, with what chooses its level.
-        if type(module).__module__.startswith('mmcv.ops.') and is_exported and type(module).__name__ != 'RoIAlign':
+        if type(module).__module__.startswith('mmcv.ops.') and is_exported and type(module).__name__ not in _LEAVING:
             if reason := why_not(type(module)):
                 raise ExportError(f'{name} is a {type(module).__name__} of mmcv, {reason}')

@@ -13,6 +13,7 @@ from plugconv_mm.export.deformable import plain_deformable_convolutions
 from plugconv_mm.export.detectors import LIMIT, detector_of
 from plugconv_mm.export.pasting import paste
 from plugconv_mm.export.pixels import Pixels, padded_shape
+from plugconv_mm.export.tracing import one_for_each, traceable
 from plugconv_mm.ops import KWConv2d
 
 
@@ -64,7 +65,7 @@ class ExportedModule(nn.Module):
         if self.pixels is not None:
             shape = tuple(x.shape[1:3])
             x = self.pixels(x, padded_shape(self.model, shape))
-        with plain_deformable_convolutions():
+        with traceable(), plain_deformable_convolutions():
             outputs = self.call(self.model, x, shape)
         return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs, )
 
@@ -140,7 +141,7 @@ def _part_of_detector(model: Any, features: bool, raw: bool, paste_masks: bool) 
 
 
 def _logits(model: Any, images: Tensor, shape: tuple[int, int]) -> Tensor:
-    logits = model.encode_decode(images, [dict(img_shape=tuple(images.shape[2:]))])
+    logits = model.encode_decode(images, one_for_each(dict(img_shape=tuple(images.shape[2:])), images))
     return logits[..., :shape[0], :shape[1]]
 
 

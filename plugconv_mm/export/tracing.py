@@ -1,0 +1,124 @@
+"""What stands for code of OpenMMLab that an exporter cannot follow, as long as it traces a model.
+
+It gives the same values. Sizes of maps stay known, though mmdet makes tensors of them; and the number of images stays a
+variable, though code counts them with ``len`` or ``int``.
+"""
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+_SWIN = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
+_MASK_FORMER = (('mmdet.models.dense_heads.maskformer_head', 'MaskFormerHead'),
+                ('mmdet.models.layers.pixel_decoder', 'TransformerEncoderPixelDecoder'))
+_Place = tuple[Any, str, Any]  # owner of a name, the name, and what stands for it
+
+
+@contextmanager
+def traceable() -> Iterator[None]:
+    """Replace what cannot be followed, as long as a model is exported; nothing elsewhere."""
+    if not torch.compiler.is_exporting():
+        yield
+        return
+    places: list[_Place] = [(torch, '_shape_as_tensor', _Shape)]
+    # DINO adds nothing, times 0, to as many images as it has queries: no number of images shall be such a case.
+    places += [(module, 'len', lambda _: 0) for module in _loaded('mmdet.models.detectors.dino')]
+    places += [(module.ShiftWindowMSA, 'window_reverse', _window_reverse) for module in _loaded(*_SWIN)]
+    for name, kind in _MASK_FORMER:
+        for module in _loaded(name):
+            places.append((module, 'range', _no_images))
+            places.append((getattr(module, kind), 'forward', _without_padding(getattr(module, kind).forward)))
+    with _replaced(places):
+        yield
+
+
+def one_for_each(meta: dict, images: Tensor) -> list[dict]:
+    """What is known of each image; once only while a model is traced, where their number is a variable."""
+    return [meta] if torch.compiler.is_exporting() else [meta] * len(images)
+
+
+def _loaded(*names: str) -> list[Any]:
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+@contextmanager
+def _replaced(places: Sequence[_Place]) -> Iterator[None]:
+    missing = object()
+    before = [vars(owner).get(name, missing) for owner, name, _ in places]
+    try:
+        for place in places:
+            setattr(*place)
+        yield
+    finally:
+        for (owner, name, _), old in zip(places, before, strict=True):
+            if old is missing:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, old)
+
+
+def _no_images(*numbers: int) -> Sequence[int]:
+    """``range``, but for that over images, in which MaskFormer clears what is no padding."""
+    return () if len(numbers) == 1 else range(*numbers)
+
+
+def _without_padding(forward: Callable) -> Callable:
+    """A forward pass of MaskFormer whose mask of padding, ones at first, is clear: the images fill the batch."""
+    def unpadded(*args: Any) -> Any:
+        with _replaced([(Tensor, 'new_ones', Tensor.new_zeros)]):
+            return forward(*args)
+
+    return unpadded
+
+
+def _window_reverse(self: Any, windows: Tensor, height: int, width: int) -> Tensor:
+    """Windows (B · N, S, S, C) side by side in maps (B, H, W, C), with the number of images left to the view."""
+    side = self.window_size
+    rows = windows.view(-1, height // side, width // side, side, side, windows.shape[-1]).transpose(2, 3)
+    return rows.reshape(-1, height, width, windows.shape[-1])
+
+
+class _Shape:
+    """The shape of a tensor, whose parts are known sizes.
+
+    Args:
+        tensor: The tensor.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.shape = tensor.shape
+
+    def __getitem__(self, places: slice) -> Tensor:
+        with _disable_current_modes():
+            return torch.tensor([int(size) for size in self.shape[places]]).as_subclass(_Known)
+
+
+class _Known(torch.Tensor):
+    """A tensor of known numbers: what is computed of such alone is known, and single ones are Python's numbers.
+
+    With any other tensor, it is a constant of the graph.
+    """
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if all(isinstance(leaf, _Known) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)):
+            with torch._C.DisableTorchFunctionSubclass(), _disable_current_modes():
+                return tree_map_only(Tensor, lambda y: y.as_subclass(_Known) if y.dim() else y.item(),
+                                     function(*args, **kwargs))
+        args, kwargs = tree_map_only(_Known, _constant, (args, kwargs))
+        return function(*args, **kwargs)
+
+    def __iter__(self) -> Iterator:
+        return iter(self.unbind(0))
+
+
+def _constant(known: _Known) -> Tensor:
+    with torch._C.DisableTorchFunctionSubclass(), _disable_current_modes():
+        values, dtype = known.tolist(), known.dtype
+    return torch.tensor(values, dtype=dtype)

@@ -1,0 +1,106 @@
+"""Detectors with queries, as functions that an exporter can follow: what they give is what mmdet predicts."""
+import pytest
+import torch
+from torch import nn
+
+for name in ('onnx', 'onnxruntime', 'onnxscript', 'mmdet'):
+    pytest.importorskip(name)
+
+import onnxruntime  # noqa: E402
+from repository import load_file  # noqa: E402
+
+from plugconv_mm.analysis import build_model  # noqa: E402
+from plugconv_mm.export import export_onnx  # noqa: E402
+from plugconv_mm.export.detectors import detector_of  # noqa: E402
+from plugconv_mm.export.matching import differing_detection  # noqa: E402
+from plugconv_mm.runtime.read_config import read_config  # noqa: E402
+
+detectors = load_file('tests/test_export/test_detectors.py')
+
+MODELS = {
+    'detr': 'detr/detr_r50_8xb2-150e_coco', 'conditional-detr': 'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
+    'dab-detr': 'dab_detr/dab-detr_r50_8xb2-50e_coco',
+    'deformable-detr': 'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
+    'deformable-detr-refine': 'deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco',
+    'deformable-detr-twostage': 'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco',
+    'dino': 'dino/dino-4scale_r50_8xb2-12e_coco', 'sparse-rcnn': 'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
+    'queryinst': 'queryinst/queryinst_r50_fpn_1x_coco',
+}
+SAMPLED = ('deformable-detr', 'deformable-detr-refine', 'deformable-detr-twostage', 'dino')
+WIDE = ('conditional-detr', 'deformable-detr-twostage')  # mmdet has their width in its code
+
+
+def thin(node, widths):
+    """The config with two layers in each stack, few queries, and other widths."""
+    for key, value in list(node.items()):
+        if isinstance(value, dict):
+            thin(value, widths)
+        elif key in ('bbox_head', 'mask_head'):  # of several stages
+            node[key] = value[:2]
+            for stage in node[key]:
+                thin(stage, widths)
+        elif key == 'num_stages' and value == 6:
+            node.update(num_stages=2, stage_loss_weights=[1, 1])
+        elif key == 'in_channels' and isinstance(value, list):
+            node[key] = [channels // 8 for channels in value]
+        elif key == 'in_channels' and value == 2048:
+            node[key] = 256
+        elif key == 'num_layers':
+            node[key] = 2
+        elif key in ('num_queries', 'num_proposals', 'max_per_img'):
+            node[key] = 30
+        elif isinstance(value, int) and value in widths:
+            node[key] = widths[value]
+
+
+def build(name):
+    cfg = read_config(f'mmdet::{MODELS[name]}.py')
+    cfg.model.backbone.update(init_cfg=None)
+    width = 256 if name in WIDE else 32
+    thin(cfg.model, {256: width, 128: width // 2, 1024: 64, 2048: 64})
+    cfg.model.backbone.base_channels = 8
+    if 'bbox_head' in cfg.model:
+        cfg.model.bbox_head.embed_dims = width
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for key, weight in model.named_parameters():
+        if key == 'level_embed':  # which mmdet leaves as the memory was
+            nn.init.normal_(weight)
+        elif key == 'rpn_head.init_proposal_bboxes.weight':
+            nn.init.uniform_(weight, 0.3, 0.6)
+        elif weight.dim() == 2 and 'embed' not in key and 'init_proposal' not in key:
+            # Places that are sampled change with every rounding if they are far apart.
+            gain = 0.3 if 'fc_reg' in key else 1 if 'cls' not in key and name in SAMPLED else 2
+            nn.init.normal_(weight, std=gain * weight.shape[1]**-0.5)
+    return model
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_detections_are_those_of_mmdet(name):
+    model = build(name)
+    images = detectors.noise(2)
+    with torch.no_grad():
+        outputs = detector_of(model).detect(model, images)
+    dets, labels, masks = detectors.predicted(model, images, outputs[0].shape[1])
+    assert outputs[0].shape == (2, 30, 5) and len(set(labels.flatten().tolist())) > 1
+    order = dets[..., 4].argsort(1, descending=True)  # mmdet does not sort those of Sparse R-CNN
+    torch.testing.assert_close(outputs[0], dets.gather(1, order[..., None].expand(-1, -1, 5)), atol=1e-3, rtol=1e-5)
+    assert torch.equal(outputs[1], labels.gather(1, order))
+    if name == 'queryinst':
+        pasted = [detectors._paste(outputs[2][0, k], outputs[0][0, k]) for k in range(30)]
+        wanted = [masks[0][place] for place in order[0]]
+        assert all((a != b).float().mean() < 0.01 for a, b in zip(pasted, wanted, strict=True))
+        assert 0.02 < torch.stack(wanted).float().mean() < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', MODELS)
+def test_files(name, tmp_path):
+    model = build(name)
+    images = detectors.noise(3)
+    report = export_onnx(model, tmp_path / 'x.onnx', detectors.SIZE, images=images)
+    assert report.part.startswith('the whole detector, to dets, labels') and report.compared > 0
+    outputs = onnxruntime.InferenceSession(str(report.path)).run(None, {'input': images[1:].numpy()})
+    with torch.no_grad():
+        expected = detector_of(model).detect(model, images[1:])
+    assert not differing_detection(expected, [torch.from_numpy(out) for out in outputs])

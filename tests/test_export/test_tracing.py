@@ -1,0 +1,58 @@
+"""Code of OpenMMLab that is replaced while a model is traced: it gives the same, for batches of any size."""
+import pytest
+import torch
+from torch import nn
+
+for name in ('mmdet', 'mmseg'):
+    pytest.importorskip(name)
+
+from mmdet.registry import MODELS  # noqa: E402
+
+from plugconv_mm.export.tasks import ExportedModule, ExportedPart  # noqa: E402
+from plugconv_mm.export.tracing import one_for_each, traceable  # noqa: E402
+
+
+def exported(model, call, x):
+    module = ExportedModule(model, ExportedPart('', call, 'output'))
+    shapes = ({0: torch.export.Dim('batch')}, )
+    with torch.no_grad():
+        return torch.export.export(module, (x, ), dynamic_shapes=shapes, strict=False).module()
+
+
+def sizes(x):
+    """What mmdet does with the shape of a map."""
+    size = torch._shape_as_tensor(x)[2:].to(x.device)
+    all_sizes = torch.cat([size, size + 1]).view(-1, 2)
+    starts = torch.cat((all_sizes.new_zeros((1, )), all_sizes.prod(1).cumsum(0)[:-1]))
+    assert (all_sizes[:, 0] * all_sizes[:, 1]).sum() == 4 * 5 + 5 * 6
+    total = starts * x.mean()
+    for height, width in all_sizes:
+        total = total + torch.linspace(0.5, height - 0.5, height).sum() / width
+    factor = torch.stack([all_sizes[..., 1], all_sizes[..., 0]], -1).unsqueeze(0).flip(dims=[0, 1])
+    return total, x[:, :2, :2, 0] / factor, x.reshape(x.shape[0], -1, all_sizes[0][0], all_sizes[0][1])
+
+
+def test_sizes_of_maps_are_known():
+    x = torch.rand(3, 2, 4, 5)
+    program = exported(nn.Identity(), lambda _, x, __: sizes(x), x[:2])
+    for got, want in zip(program(x), sizes(x), strict=True):
+        torch.testing.assert_close(got, want)
+    assert torch._shape_as_tensor(x).tolist() == [3, 2, 4, 5]
+
+
+def test_windows_of_swin():
+    torch.manual_seed(0)
+    cfg = dict(type='SwinTransformer', embed_dims=8, depths=(2, ), num_heads=(2, ), window_size=3, strides=(4, ),
+               out_indices=(0, ))
+    model = MODELS.build(cfg)
+    model.eval()
+    x = torch.rand(3, 3, 20, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(model, lambda m, x, _: m(x), x[:2])(x), model(x))
+
+
+def test_nothing_is_replaced_elsewhere():
+    before = torch._shape_as_tensor
+    with traceable():
+        assert torch._shape_as_tensor is before
+    assert one_for_each(dict(a=1), torch.rand(2, 3)) == [dict(a=1), dict(a=1)]
