@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
-from plugconv_mm.export import queries, sparse
+from plugconv_mm.export import mask_queries, queries, sparse
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
 from plugconv_mm.export.regions import check_extractor, features_of_regions, regions_of
 from plugconv_mm.export.suppression import check_nms, detections, only, suppress, take
@@ -26,7 +26,7 @@ class Detector:
     Attributes:
         names: Names of the outputs.
         detect: The function from the model and images (B, C, H, W) to boxes with scores (B, K, 5), labels (B, K), and
-            masks (B, K, h, w) of the boxes where the model has any.
+            masks where the model has any: (B, K, h, w) of the boxes, or (B, K, H, W) of the images.
     """
     names: tuple[str, ...]
     detect: Callable[[Any, Tensor], tuple[Tensor, ...]]
@@ -42,6 +42,9 @@ def detector_of(model: Any) -> Detector:
         _check_two_stages(model)
         return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'),
                         sparse.best_regions if _is_sparse(model) else _two_stages)
+    if hasattr(model, 'panoptic_head'):
+        mask_queries.check_instances(model)
+        return Detector(('dets', 'labels', 'masks'), mask_queries.best_masks)
     if hasattr(model, 'bbox_head') and not hasattr(model, 'mask_head'):
         kind = type(model.bbox_head).__name__
         if kind in queries.HEADS:
@@ -51,8 +54,8 @@ def detector_of(model: Any) -> Detector:
                               f'{", ".join((*_DENSE, *queries.HEADS))}')
         check_nms(model.bbox_head.test_cfg.nms)
         return Detector(('dets', 'labels'), _one_stage)
-    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, and two-stage '
-                      'ones')
+    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, with '
+                      'queries, and two-stage ones')
 
 
 def _is_sparse(model: Any) -> bool:
