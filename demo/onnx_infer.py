@@ -87,9 +87,10 @@ class Model:
             entry = dict(category_id=int(labels[number]) + 1, score=float(dets[number, 4]),
                          bbox=[x0, y0, x1 - x0, y1 - y0])
             if len(outputs) > 2:
-                whole = self.meta['masks'] == 'image'
-                area = (0, 0, *self.meta['size'][::-1]) if whole else dets[number, :4]
-                entry['mask'] = _pasted(outputs[2][number], area, place, shape)
+                mask, area = outputs[2][number], dets[number, :4]
+                if self.meta['masks'] == 'image':
+                    area = (0, 0, *(self.meta['mask_stride'] * side for side in mask.shape[::-1]))
+                entry['mask'] = _pasted(mask, area, place, shape)
             found.append(entry)
         return found
 

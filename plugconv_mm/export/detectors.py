@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
-from plugconv_mm.export import queries, sparse
+from plugconv_mm.export import mask_queries, queries, sparse
 from plugconv_mm.export.candidates import dense_candidates, without_older_forms
 from plugconv_mm.export.mask_kernels import condinst, rtmdet_ins
 from plugconv_mm.export.matrix_nms import check_solo, solov2
@@ -54,6 +54,9 @@ def detector_of(model: Any, raw: bool = False) -> Detector:
         _check_two_stages(model)
         return Detector(('dets', 'labels', 'masks') if model.roi_head.with_mask else ('dets', 'labels'),
                         sparse.best_regions if _is_sparse(model) else _two_stages)
+    if hasattr(model, 'panoptic_head'):
+        mask_queries.check_instances(model)
+        return Detector(('dets', 'labels', 'masks'), mask_queries.best_masks, 'image')
     if hasattr(model, 'bbox_head') and not hasattr(model, 'mask_head'):
         kind = type(model.bbox_head).__name__
         if kind in queries.HEADS:
@@ -72,8 +75,8 @@ def detector_of(model: Any, raw: bool = False) -> Detector:
     if kind == 'SOLOV2Head':
         check_solo(model.mask_head)
         return Detector(('dets', 'labels', 'masks'), solov2, 'image')
-    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, CondInst, '
-                      'SOLOv2, and two-stage ones')
+    raise ExportError(f'{type(model).__name__} is not exported whole: only detectors with a dense head, with '
+                      'queries, CondInst, SOLOv2, and two-stage ones')
 
 
 def _is_sparse(model: Any) -> bool:

@@ -60,10 +60,9 @@ class ExportedModel:
             ExportError: An image is larger than those of the file.
         """
         images, samples = self.prepare(batch)
-        size = tuple(images.shape[1:3] if self.meta['layout'] == 'NHWC' else images.shape[2:])
-        return self.predict(self.file.run(images), samples, size)
+        return self.predict(self.file.run(images), samples)
 
-    def _detections(self, outputs: list[Tensor], samples: Sequence[Any], size: tuple[int, int]) -> Sequence[Any]:
+    def _detections(self, outputs: list[Tensor], samples: Sequence[Any]) -> Sequence[Any]:
         dets, labels, *masks = outputs
         if 'suppression' in self.meta:
             about = self.meta['suppression']
@@ -77,13 +76,14 @@ class ExportedModel:
             if masks:
                 area = boxes
                 if self.meta['masks'] == 'image':
-                    area = (torch.tensor([0, 0, *size[::-1]]) / scale).expand_as(boxes)
+                    height, width = (self.meta['mask_stride'] * side for side in masks[0].shape[2:])
+                    area = (torch.tensor([0, 0, width, height]) / scale).expand_as(boxes)
                 found.masks = paste(masks[0][number, keep][None].to(boxes.dtype), area[None],
                                     tuple(sample.ori_shape[:2]), 0.5)[0]
             sample.pred_instances = found
         return samples
 
-    def _regions(self, outputs: list[Tensor], samples: Sequence[Any], size: tuple[int, int]) -> Sequence[Any]:
+    def _regions(self, outputs: list[Tensor], samples: Sequence[Any]) -> Sequence[Any]:
         for output, sample in zip(outputs[0], samples, strict=True):
             height, width = sample.img_shape[:2]
             output = output[..., :height, :width]
@@ -97,7 +97,7 @@ class ExportedModel:
             sample.pred_sem_seg = PixelData(data=labels)
         return samples
 
-    def _classes(self, outputs: list[Tensor], samples: Sequence[Any], size: tuple[int, int]) -> Sequence[Any]:
+    def _classes(self, outputs: list[Tensor], samples: Sequence[Any]) -> Sequence[Any]:
         for scores, sample in zip(outputs[0], samples, strict=True):
             sample.set_pred_score(scores).set_pred_label(scores.argmax())
         return samples

@@ -17,7 +17,7 @@ def file_metadata(model: nn.Module, part: ExportedPart, shape: tuple[int, int], 
         ``size``, height and width of images, ``any_size``, whether others may come, and ``layout``, their axes;
         ``task`` of a whole model, and what its part tells; ``order`` of the channels; ``mean`` and ``std`` in this
         order, those by which images are to be normalised; ``pad``, the pixel, BGR, that smaller images are filled up
-        with; and the others.
+        with; and the others, as ``mask_stride``, the side in pixels of a cell of masks of the whole image.
     """
     preprocessor: Any = getattr(model, 'data_preprocessor', None)
     entries: dict[str, object] = dict(size=list(shape), layout='NHWC' if uint8 else 'NCHW')

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export.file_metadata import file_metadata
+from plugconv_mm.export.pixels import padded_shape
 from plugconv_mm.export.preconditions import check_model, check_shape
 from plugconv_mm.export.tasks import ExportedModule, ExportedPart, input_channels, part_of
 from plugconv_mm.plugging import merge
@@ -83,8 +84,11 @@ def prepare(model: nn.Module, shape: tuple[int, int], classes: tuple[str, ...] |
                           'tensors alone, which is all that a graph can give')
     deployed = ExportedModule(copy.deepcopy(model), part, uint8)
     merge(deployed)
-    meta = getattr(model, 'dataset_meta', None) or {}
-    entries = {**{key: meta[key] for key in ('classes', 'palette') if meta.get(key)}, **(metadata or {}),
+    meta, about = getattr(model, 'dataset_meta', None) or {}, {}
+    if part.metadata.get('masks') == 'image':
+        covered = shape if paste_masks else padded_shape(model, shape)
+        about['mask_stride'] = covered[0] / expected[2].shape[2]
+    entries = {**{key: meta[key] for key in ('classes', 'palette') if meta.get(key)}, **about, **(metadata or {}),
                **(dict(classes=classes) if classes else {}), 'any_size': any_size}
     sides = ((1, 2) if uint8 else (2, 3)) if any_size else ()
     return Prepared(

@@ -33,12 +33,14 @@ def traceable() -> Iterator[None]:
         for module in _loaded(name):
             places.append((module, 'range', _no_images))
             places.append((getattr(module, kind), 'forward', _without_padding(getattr(module, kind).forward)))
+    places += [(module, 'inverse_sigmoid', _inverse_sigmoid) for name, module in list(sys.modules.items())
+               if name.startswith('mmdet.models.') and 'inverse_sigmoid' in vars(module)]
     with _replaced(places):
         yield
 
 
-def one_for_each(meta: dict, images: Tensor) -> list[dict]:
-    """What is known of each image; once only while a model is traced, where their number is a variable."""
+def one_for_each(meta: Any, images: Tensor) -> list:
+    """What is known of each image, the same of all; once only while tracing, where their number is a variable."""
     return [meta] if torch.compiler.is_exporting() else [meta] * len(images)
 
 
@@ -81,6 +83,11 @@ def _window_reverse(self: Any, windows: Tensor, height: int, width: int) -> Tens
     side = self.window_size
     rows = windows.view(-1, height // side, width // side, side, side, windows.shape[-1]).transpose(2, 3)
     return rows.reshape(-1, height, width, windows.shape[-1])
+
+
+def _inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """That of mmdet, each side clipped once: where one clip follows another, the exporter merges both and fails."""
+    return torch.log(x.clamp(eps, 1) / (1 - x).clamp(eps, 1))
 
 
 class _Shape:

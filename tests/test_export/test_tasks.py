@@ -57,7 +57,7 @@ def test_models(kind, options, part, outputs, tmp_path):
     if kind == 'classifier':
         assert meta['mean'] == [1, 2, 3] and meta['std'] == [4, 5, 6] and meta['pad'] == [3, 2, 1]
     if 'masks' in outputs:
-        assert meta['masks'] == ('image' if options else 'box')
+        assert meta['masks'] == ('image' if options else 'box') and meta.get('mask_stride') == (1 if options else None)
 
 
 def test_pixels_are_prepared_inside(tmp_path):

@@ -81,7 +81,8 @@ def test_masks_in_the_image(kind, tmp_path):
     image = np.full((128, 192, 3), 90, np.uint8)
     masks = np.zeros((1, 32, 48), np.float32)
     masks[:, :, :24] = 1
-    path = detector(tmp_path / 'x.onnx', [(10, 20, 40, 60, 0.9)], [0], masks, masks=kind)
+    path = detector(tmp_path / 'x.onnx', [(10, 20, 40, 60, 0.9)], [0], masks, masks=kind,
+                    mask_stride=2)
     entry, = run(path, image, tmp_path)[0]['annotations']
     mask, expected = decoded(entry), np.zeros((128, 192), bool)
     if kind == 'box':
