@@ -7,7 +7,9 @@ the dynamic convolutions of KernelWarehouse become products with windows of the 
 
 - ``tasks``: the part of a model that is exported, by its task
 - ``detectors``: detectors of mmdet as functions from images to boxes, labels and masks
+- ``queries``, ``mask_queries``, ``sparse``: those of them with queries
 - ``candidates``, ``suppression``, ``regions``: what they are made of, of sizes that do not depend on the images
+- ``tracing``: what stands for code of OpenMMLab that an exporter cannot follow
 - ``matching``: the comparison of detections
 - ``preconditions``: checks before the export
 - ``onnx_file``: the export, and the writing of the file
