@@ -7,9 +7,11 @@ the dynamic convolutions of KernelWarehouse become products with windows of the 
 
 - ``tasks``: the part of a model that is exported, by its task
 - ``detectors``: detectors of mmdet as functions from images to boxes, labels and masks
+- ``queries``, ``mask_queries``, ``sparse``: those of them with queries
+- ``mask_kernels``, ``matrix_nms``: those with masks of the whole image
 - ``candidates``, ``suppression``, ``regions``, ``deformable``: what they are made of, of sizes that do not depend on
   the images
-- ``mask_kernels``, ``matrix_nms``: detectors with masks of the whole image
+- ``tracing``: what stands for code of OpenMMLab that an exporter cannot follow
 - ``matching``, ``comparison``: the comparison of detections, and of all outputs
 - ``pixels``, ``pasting``: the preparation of images, and masks of pixels, in the graph
 - ``preconditions``: checks before the export

@@ -87,7 +87,7 @@ def _window_reverse(self: Any, windows: Tensor, height: int, width: int) -> Tens
 
 def _inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """That of mmdet, each side clipped once: where one clip follows another, the exporter merges both and fails."""
-    return torch.log(x.clamp(eps, 1) / (1 - x).clamp(eps, 1))
+    return torch.log(x.clamp(eps, 1.) / (1 - x).clamp(eps, 1.))
 
 
 class _Shape:

@@ -10,6 +10,7 @@ import onnxruntime  # noqa: E402
 from repository import load_file  # noqa: E402
 
 from plugconv_mm.analysis import build_model  # noqa: E402
+from plugconv_mm.errors import ExportError  # noqa: E402
 from plugconv_mm.export import export_onnx  # noqa: E402
 from plugconv_mm.export.detectors import detector_of  # noqa: E402
 from plugconv_mm.export.matching import differing_detection  # noqa: E402
@@ -94,6 +95,7 @@ def test_detections_are_those_of_mmdet(name):
     order = dets[..., 4].argsort(1, descending=True)  # mmdet does not sort those of Sparse R-CNN
     torch.testing.assert_close(outputs[0], dets.gather(1, order[..., None].expand(-1, -1, 5)), atol=1e-3, rtol=1e-5)
     assert torch.equal(outputs[1], labels.gather(1, order))
+    assert (name == 'maskformer') == (outputs[1] == -1).any()  # what is no thing
     if len(outputs) > 2:
         wanted = [masks[0][place] for place in order[0, :len(masks[0])]]
         assert 0.02 < torch.stack(wanted).float().mean() < 0.6
@@ -113,3 +115,29 @@ def test_files(name, tmp_path):
     with torch.no_grad():
         expected = detector_of(model).detect(model, images[1:])
     assert not differing_detection(expected, [torch.from_numpy(out) for out in outputs])
+
+
+@pytest.mark.slow
+def test_a_swin_backbone(tmp_path):
+    cfg = read_config('mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py')
+    cfg.model.backbone.update(init_cfg=None, embed_dims=24, depths=[2, 2, 2, 2])
+    cfg.model.neck.in_channels = [48, 96, 192]
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    model.eval()  # Swin's gives nothing back
+    model.bbox_head.test_cfg.score_thr = 0.
+    nn.init.normal_(model.bbox_head.retina_cls.weight, std=0.1)
+    report = export_onnx(model, tmp_path / 'x.onnx', detectors.SIZE, images=detectors.noise(3))
+    assert report.compared > 100 and report.outputs['dets'] == ('batch', 100, 5)
+
+
+def test_panoptic_maps_are_not_exported():
+    model = nn.Module()
+    for name, kind in (('panoptic_head', 'Mask2FormerHead'), ('panoptic_fusion_head', 'MaskFormerFusionHead')):
+        setattr(model, name, type(kind, (nn.Module, ), {})())
+    model.panoptic_fusion_head.test_cfg = dict(panoptic_on=True)
+    with pytest.raises(ExportError, match='it gives a panoptic map only: set model.test_cfg.instance_on=True'):
+        detector_of(model)
+    model.panoptic_head.__class__ = nn.Identity
+    with pytest.raises(ExportError, match='Identity and MaskFormerFusionHead of Module are not exported'):
+        detector_of(model)

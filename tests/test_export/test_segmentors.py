@@ -55,11 +55,8 @@ def build(name):
     return build_model(cfg).eval()
 
 
-QUICK = ('segformer', )
-
-
-@pytest.mark.parametrize('name', [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
-                                  for name in MODELS])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', MODELS)
 def test_files(name, tmp_path):
     model = build(name)
     images = torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,7 @@ for name in ('mmdet', 'mmseg'):
 from mmdet.registry import MODELS  # noqa: E402
 
 from plugconv_mm.export.tasks import ExportedModule, ExportedPart  # noqa: E402
-from plugconv_mm.export.tracing import one_for_each, traceable  # noqa: E402
-
+from plugconv_mm.export.tracing import traceable  # noqa: E402
 
 def exported(model, call, x):
     module = ExportedModule(model, ExportedPart('', call, 'output'))
@@ -33,13 +32,15 @@ def sizes(x):
 
 
 def test_sizes_of_maps_are_known():
-    x = torch.rand(3, 2, 4, 5)
+    x, original = torch.rand(3, 2, 4, 5), torch._shape_as_tensor
     program = exported(nn.Identity(), lambda _, x, __: sizes(x), x[:2])
     for got, want in zip(program(x), sizes(x), strict=True):
         torch.testing.assert_close(got, want)
-    assert torch._shape_as_tensor(x).tolist() == [3, 2, 4, 5]
+    with traceable():  # nothing is replaced where nothing is traced
+        assert torch._shape_as_tensor is original
 
 
+@pytest.mark.slow
 def test_windows_of_swin():
     torch.manual_seed(0)
     cfg = dict(type='SwinTransformer', embed_dims=8, depths=(2, ), num_heads=(2, ), window_size=3, strides=(4, ),
@@ -49,10 +50,3 @@ def test_windows_of_swin():
     x = torch.rand(3, 3, 20, 32)
     with torch.no_grad():
         torch.testing.assert_close(exported(model, lambda m, x, _: m(x), x[:2])(x), model(x))
-
-
-def test_nothing_is_replaced_elsewhere():
-    before = torch._shape_as_tensor
-    with traceable():
-        assert torch._shape_as_tensor is before
-    assert one_for_each(dict(a=1), torch.rand(2, 3)) == [dict(a=1), dict(a=1)]
