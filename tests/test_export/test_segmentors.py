@@ -6,6 +6,7 @@ for name in ('onnx', 'onnxruntime', 'onnxscript', 'mmdet', 'mmseg'):
     pytest.importorskip(name)
 
 import onnxruntime  # noqa: E402
+from repository import ROOT  # noqa: E402
 
 from plugconv_mm.analysis import build_model  # noqa: E402
 from plugconv_mm.export import export_onnx  # noqa: E402
@@ -20,6 +21,7 @@ MODELS = {
     'pspnet': 'pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512',
     'mask2former': 'mask2former/mask2former_r50_8xb2-160k_ade20k-512x512',
     'maskformer': 'maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512',
+    'horupernet': str(ROOT / 'configs/horfpn/horupernet-7x7_r101_8xb2-160k_ade20k-512x512.py'),
 }
 SIZE = (64, 96)
 
@@ -43,7 +45,8 @@ def _eighth(channels):
 
 
 def build(name):
-    cfg = read_config(f'mmseg::{MODELS[name]}.py')
+    cfg = read_config(MODELS[name] if name == 'horupernet' else f'mmseg::{MODELS[name]}.py')
+    cfg.model.test_cfg = dict(mode='whole')
     cfg.model.pop('auxiliary_head', None)
     cfg.model.backbone.update(init_cfg=None)
     cfg.model.pop('pretrained', None)

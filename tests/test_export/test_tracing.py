@@ -11,6 +11,7 @@ from mmdet.registry import MODELS  # noqa: E402
 from plugconv_mm.export.tasks import ExportedModule, ExportedPart  # noqa: E402
 from plugconv_mm.export.tracing import traceable  # noqa: E402
 
+
 def exported(model, call, x):
     module = ExportedModule(model, ExportedPart('', call, 'output'))
     shapes = ({0: torch.export.Dim('batch')}, )
