@@ -65,9 +65,9 @@ def python_blocks():
     return [block for page in blocks.pages() for block in blocks.read(page) if block.language in blocks.PYTHON]
 
 
-def shown(found, fast=()):
-    """Parameters of a test; of the pages that are not `fast`, if some are, slow ones."""
-    return [pytest.param(item, id=place, marks=[pytest.mark.slow] if fast and item.page not in fast else [])
+def shown(found, is_slow):
+    """Parameters of a test, by place."""
+    return [pytest.param(item, id=place, marks=[pytest.mark.slow] if is_slow(place) else [])
             for place, item in found.items()]
 
 
@@ -77,12 +77,12 @@ def programs():
     for block in python_blocks():
         if not is_config(block):
             found.setdefault(block.page, []).append(block)
-    return shown(found)
+    return shown(found, lambda page: page == 'docs/deployment.md')  # which exports a model
 
 
 def configs():
-    return shown({block.place: block for block in python_blocks() if is_config(block)}, fast=('README.md',
-                                                                                              'docs/plug_in.md'))
+    return shown({block.place: block for block in python_blocks() if is_config(block)},
+                 lambda place: not place.startswith('README.md:'))
 
 
 def test_there_is_python():

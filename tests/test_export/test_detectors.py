@@ -126,11 +126,8 @@ def _paste(mask, box):
     return _do_paste_mask(mask[None, None], box[None, :4], *SIZE, skip_empty=False)[0][0] >= 0.5
 
 
-QUICK = ('yolox', )
-
-
-@pytest.mark.parametrize('name', [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
-                                  for name in [*DENSE, *TWO_STAGE]])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [*DENSE, *TWO_STAGE])
 def test_files_of_whole_detectors(name, tmp_path):
     model = build(name)
     images = noise(3)

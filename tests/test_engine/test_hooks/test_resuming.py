@@ -86,7 +86,7 @@ def test_a_resumed_run_sees_the_same(tmp_path, by_epoch, workers, persistent):
         torch.testing.assert_close(again, {i: whole[i] for i in again}, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_within_an_epoch(tmp_path, workers):
     """Checkpoints by iterations in a training by epochs: the rest of the epoch comes, and not the whole again."""
     cfg = tiny_training.config()
