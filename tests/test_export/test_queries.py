@@ -66,7 +66,7 @@ def build(name):
     if 'bbox_head' in cfg.model:
         cfg.model.bbox_head.embed_dims = width
     if name == 'maskformer':  # a panoptic map is what it gives without being asked
-        cfg.model.test_cfg.update(instance_on=True, panoptic_on=False, max_per_image=30)
+        cfg.model.test_cfg.update(instance_on=True, panoptic_on=False, max_per_image=120)
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     for key, weight in model.named_parameters():
@@ -74,8 +74,8 @@ def build(name):
             nn.init.normal_(weight)
         elif key == 'rpn_head.init_proposal_bboxes.weight':
             nn.init.uniform_(weight, 0.3, 0.6)
-        elif key == 'panoptic_head.query_embed.weight':
-            nn.init.normal_(weight, std=4)
+        elif key in ('panoptic_head.query_embed.weight', 'panoptic_head.cls_embed.weight'):
+            nn.init.normal_(weight, std=4 if 'query' in key else 1)
         elif weight.dim() == 2 and 'embed' not in key and 'init_proposal' not in key:
             # Places that are sampled change with every rounding if they are far apart.
             gain = 0.3 if 'fc_reg' in key else 1 if 'cls' not in key and name in SAMPLED else 2
@@ -91,7 +91,7 @@ def test_detections_are_those_of_mmdet(name):
     with torch.no_grad():
         outputs = detector_of(model).detect(model, images)
     dets, labels, masks = detectors.predicted(model, images, outputs[0].shape[1])
-    assert outputs[0].shape == (2, 30, 5) and len(set(labels.flatten().tolist())) > 1
+    assert outputs[0].shape == (2, 120 if name == 'maskformer' else 30, 5) and len(set(labels.flatten().tolist())) > 1
     order = dets[..., 4].argsort(1, descending=True)  # mmdet does not sort those of Sparse R-CNN
     torch.testing.assert_close(outputs[0], dets.gather(1, order[..., None].expand(-1, -1, 5)), atol=1e-3, rtol=1e-5)
     assert torch.equal(outputs[1], labels.gather(1, order))
