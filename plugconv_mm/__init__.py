@@ -2,12 +2,12 @@
 
 ``import plugconv_mm`` is cheap and works with torch alone, which is all that ``plugconv_mm.ops`` needs. It makes
 ``mmcv.ops`` work without mmcv's compiled operators (:mod:`plugconv_mm.compat`), and the plug-ins reachable from
-configs as ``type='plugconv_mm.<Name>'``.
+configs as ``type='plugconv_mm.<Name>'``. Configs are found by name in the inferencers of OpenMMLab.
 """
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from plugconv_mm.compat import bridge, class_weights, loading, panoptic, ssd_head
+from plugconv_mm.compat import bridge, class_weights, config_bases, inferencers, loading, panoptic, ssd_head
 from plugconv_mm.compat.packages import check_versions
 from plugconv_mm.version import __version__
 
@@ -32,6 +32,8 @@ loading.install()
 class_weights.install()
 panoptic.install()
 ssd_head.install()
+config_bases.install()
+inferencers.install()
 
 
 def __getattr__(name: str) -> Any:

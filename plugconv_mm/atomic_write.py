@@ -9,6 +9,22 @@ from typing import BinaryIO
 from plugconv_mm.errors import OutputError, OutputFolderNotFoundError, UserError
 
 
+def check_target(path: str | os.PathLike) -> str:
+    """The file that ``path`` names, links followed, before the work begins whose result is written there.
+
+    Raises:
+        OutputFolderNotFoundError: If there is no folder for it.
+        OutputError: If it is a folder.
+    """
+    path = os.path.realpath(os.path.expanduser(os.fspath(path)))
+    folder, name = os.path.split(path)
+    if os.path.isdir(path):
+        raise OutputError(f'{path} is a folder: name a file to write')
+    if not os.path.isdir(folder):
+        raise OutputFolderNotFoundError(f'there is no folder {folder} to write {name} into: make it first')
+    return path
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a binary file to write, which takes the place of ``path`` once it is whole.
@@ -23,12 +39,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
         OutputFolderNotFoundError: If there is no folder for it.
         OutputError: If ``path`` is a folder, or writing fails; ``errno`` tells why.
     """
-    path = os.path.realpath(os.path.expanduser(os.fspath(path)))
+    path = check_target(path)
     folder, name = os.path.split(path)
-    if os.path.isdir(path):
-        raise OutputError(f'{path} is a folder: name a file to write')
-    if not os.path.isdir(folder):
-        raise OutputFolderNotFoundError(f'there is no folder {folder} to write {name} into: make it first')
     part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
     try:
         with open(part, 'wb') as file:

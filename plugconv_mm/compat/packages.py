@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from plugconv_mm.errors import MissingPackageError
@@ -43,6 +44,12 @@ def installed_versions(name: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def own_files() -> Path:
+    """The folder with our configs, tools and index of models: in the package, or else the clone."""
+    home = Path(__file__).parents[1]
+    return home / '.mim' if (home / '.mim/configs').is_dir() else home.parent
 
 
 def install_help(name: str) -> str:

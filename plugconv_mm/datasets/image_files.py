@@ -7,7 +7,7 @@ import numpy as np
 from plugconv_mm.errors import DataError
 
 # Suffixes of image files.
-_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -24,9 +24,9 @@ def find_images(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f'there is no image or folder of images {path}')
-    found = sorted(file for file in path.rglob('*') if file.suffix.lower() in _SUFFIXES and file.is_file())
+    found = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
     if not found:
-        raise DataError(f'the folder {path} holds no image: none of its files ends in {", ".join(_SUFFIXES)}')
+        raise DataError(f'the folder {path} holds no image: none of its files ends in {", ".join(SUFFIXES)}')
     return found
 
 

@@ -1,8 +1,8 @@
 """Configs that take the weights of a published network."""
 import inspect
-from pathlib import Path
 from typing import Any
 
+from plugconv_mm.compat.packages import own_files
 from plugconv_mm.runtime.read_config import read_config
 
 
@@ -17,8 +17,7 @@ def configs_of_size(network: type, size: dict[str, Any], model: str = '') -> lis
     Returns:
         Paths of the configs, below the folder that holds them; empty where they are not installed.
     """
-    home = Path(__file__).parents[1]
-    root = home / '.mim' if (home / '.mim').is_dir() else home.parent
+    root = own_files()
     kind = f'plugconv_mm.{network.__name__}'
     defaults = {name: argument.default for name, argument in inspect.signature(network).parameters.items()}
     names = {name for other in network.sizes() for name in other}  # type: ignore[attr-defined]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
-from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.utils import is_installed
 
+from plugconv_mm.compat.packages import own_files
 from plugconv_mm.errors import ConfigError
 from plugconv_mm.runtime.distributed import distribute, revert_sync_bn
 
@@ -28,10 +27,8 @@ def find_config(config: str) -> Path:
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
         if spec is None:
             raise ConfigError(f'{config} is a config of {package}, which is not installed')
-        home = Path(spec.origin).parent
-        folder = home / '.mim/configs'
-        if package == 'plugconv_mm' and not folder.is_dir():  # a clone that was not installed
-            folder = home.parent / 'configs'
+        root = own_files() if package == 'plugconv_mm' else Path(spec.origin).parent / '.mim'
+        folder = root / 'configs'
     file = folder / name if colons else Path(config)
     if not file.is_file():
         near = difflib.get_close_matches(file.name, [p.name for p in folder.rglob('*.py')], n=2)
@@ -50,8 +47,6 @@ def read_config(config: str) -> Config:
         ConfigError: There is no such file, or it cannot be read.
     """
     file = find_config(config)
-    if not is_installed(MODULE2PACKAGE['mmseg']):
-        MODULE2PACKAGE['mmseg'] = 'mmseg'  # the continuation of mmsegmentation has another name; 'mmseg::' finds it so
     if not hasattr(config_utils.load, 'cache_info'):
         # For each base of another package mmengine reads all the metafiles of that package.
         config_utils.load = functools.cache(config_utils.load)

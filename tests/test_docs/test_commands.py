@@ -30,6 +30,7 @@ PLACEHOLDERS = {
     'FILE': 'work_dirs/file',
     'FOLDER': 'work_dirs/folder',
     'IMAGE_OR_FOLDER': 'data/digits/val',
+    'SOURCE': 'data/digits/val',
     'IMAGE': 'image.jpg',
     'KEY=VALUE': 'log_level=WARNING',
     'GPUS': '2',

@@ -48,6 +48,23 @@ def test_the_same_as_by_hand(image):
     assert not sample.pred_score.requires_grad
 
 
+@pytest.mark.parametrize('load', [{}, dict(to_float32=True)], ids=str)
+def test_an_image_that_was_read_already(load, image):
+    cfg = config()
+    cfg.test_dataloader.dataset.datasets[0].pipeline[0].update(load)
+    predictor = Predictor(cfg, build_model(cfg).eval())
+    sample, of_file = predictor(cv2.imread(str(image))[..., ::-1]), predictor(image)
+    torch.testing.assert_close(sample.pred_score, of_file.pred_score)
+    assert sample.ori_shape == of_file.ori_shape == (40, 60)
+
+
+def test_an_image_in_the_place_of_no_file():
+    cfg = config()
+    cfg.test_dataloader.dataset.datasets[0].pipeline[0].color_type = 'grayscale'
+    with pytest.raises(ConfigError, match='begins with LoadImageFromFile, in colour'):
+        Predictor(cfg, torch.nn.Identity())(np.zeros((8, 8, 3), np.uint8))
+
+
 def test_a_config_that_says_not_how():
     cfg = config()
     cfg.test_dataloader = None

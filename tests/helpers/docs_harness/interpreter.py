@@ -189,10 +189,12 @@ def look_for_outputs(arguments):
 def prepare(arguments):
     """Make what a command reads and is not there."""
     code = arguments[1] if arguments[0] == '-c' else ''
-    words = re.findall(r'["\']([^"\'\n]+)["\']', code) if code else arguments[1:]
+    # between any two quotes: the code may itself be quoted, in quotes of another kind
+    words = re.findall(r'["\'](?=([^"\'\n]+)["\'])', code) if code else arguments[1:]
     words = [word.rpartition('=')[2] for word in words]
     configs = [word for word in words  # and not the tool, where torchrun starts it
                if '::' in word or (word.endswith('.py') and Path(word).parent.name != 'tools')]
+    configs += [path for word in words if re.fullmatch(r'[\w-]+', word) for path in glob.glob(f'configs/*/{word}.py')]
     number = 0
     for word in words:
         if word in outputs_of(arguments) or '*' in word:
