@@ -30,6 +30,7 @@ PLACEHOLDERS = {
     'FILE': 'work_dirs/file',
     'FOLDER': 'work_dirs/folder',
     'IMAGE_OR_FOLDER': 'data/digits/val',
+    'IMAGE_OR_FOLDER_OR_VIDEO': 'data/digits/val',
     'SOURCE': 'data/digits/val',
     'IMAGE': 'image.jpg',
     'KEY=VALUE': 'log_level=WARNING',
@@ -40,8 +41,9 @@ PLACEHOLDERS = {
     'JOB_NAME': 'training',
 }
 # Commands that take more than a few seconds: networks at full width, several of them, ONNX, processes of their own.
-HEAVY = re.compile(r'configs/(?!digits)|package::|timm::|-m benchmarks|(compare|erf|vis_cam|export_onnx|check_configs|'
-                   r'controlled_study|draw_operators|tools/demo)\.py|(dist|slurm)_(train|test)\.sh|torchrun|-m torch')
+HEAVY = re.compile(r'configs/(?!digits)|package::|timm::|-m benchmarks|(compare|erf|vis_cam|export_onnx|onnx_infer|'
+                   r'convert_onnx|test_exported|check_configs|controlled_study|draw_operators|tools/demo)\.py|'
+                   r'(dist|slurm)_(train|test)\.sh|torchrun|-m torch')
 # The rows of the tables of configs, which update_model_zoo.py writes. They need 8 GPUs and more: what they run is
 # dry-run by test_runtime/test_dry_run.py, config by config, and dist_train.sh by test_tools/test_train_test.py.
 ROW = re.compile(r'^\| \[[^]]+\]\(([^)]+\.py)\) .*\| `bash tools/dist_train\.sh (configs/\S+\.py) (\d+)` \|$', re.M)

@@ -31,7 +31,8 @@ LENGTHS = {
     'erf.py': '--size 64 --num 1',
     'vis_cam.py': '--num 1',
     'digits.py': '--num-train 4 --num-val 2',
-    'export_onnx.py': '--shape 64 64',
+    'convert_onnx.py': '--batches 1',
+    'export_onnx.py': '--shape 160 160',
     'benchmarks.parc_backends': '--seconds 0.001 --largest 28',
     'benchmarks.high_resolution': '--shape 64 96',
     'benchmarks.backbones': '--families parc-mobilenetv2 --modes small --seconds 0.01',
@@ -45,8 +46,10 @@ SMALL = ('train.py', 'test.py', 'image_demo.py', 'vis_cam.py')
 LEFT_OUT = ('amp', 'show')
 # Options that name what is written; of the converters it is the last argument.
 OUTPUTS = ('--out', '--out-dir', '--work-dir', '--table')
-CONVERTERS = ('convert_official.py', 'switch_to_deploy.py')
+CONVERTERS = ('convert_official.py', 'switch_to_deploy.py', 'convert_onnx.py')
+EXPORTED = ('.onnx', '.xml', '.pt2')
 SLAK = 'configs/slak/slak-tiny_32xb128_in1k.py'
+DETECTOR = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
 
 
 def serve(path):
@@ -209,6 +212,8 @@ def prepare(arguments):
                 else:
                     make_checkpoint(word, config, name_of(arguments))
             number += 1
+        elif word.endswith(EXPORTED) and not code and not Path(word).exists():
+            make_exported(word, configs[0] if configs else DETECTOR)
         elif word.lower().endswith(('.jpg', '.jpeg', '.png')) and not Path(word).exists():
             Path(word).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy('data/digits/val/val_00000.jpg', word)
@@ -238,6 +243,22 @@ def make_checkpoint(path, config, tool):
         model, _ = build_task(load_config(argparse.Namespace(
             config=config, cfg_options=None, work_dir=None, launcher='none', local_rank=0)), config)
     torch.save(dict(meta=dict(epoch=0, iter=0), state_dict=model.state_dict()), path)
+
+
+def make_exported(path, config):
+    """A file of a config's model with random weights, at the size of the digits."""
+    from plugconv_mm.analysis import build_model
+    from plugconv_mm.export import export_inductor, export_onnx
+    from plugconv_mm.export.openvino_file import write_openvino
+    from plugconv_mm.runtime.read_config import read_config
+    model, path = build_model(read_config(config)).eval(), Path(path)
+    if path.suffix == '.pt2':
+        export_inductor(model, path, (160, 160), uint8=True)
+        return
+    onnx = path.with_suffix('.onnx')
+    export_onnx(model, onnx, (160, 160), uint8=True)
+    if path.suffix == '.xml':
+        write_openvino(onnx, path)
 
 
 if __name__ == '__main__':
