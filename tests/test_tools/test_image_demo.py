@@ -277,10 +277,11 @@ def test_places_that_cannot_be_used(checkpoints, images, tmp_path, capsys):
     assert '--device foo cannot be used' in mistake(capsys, *arguments, '--device', 'foo')
 
 
-def test_checkpoint_of_another_model(checkpoints, images, capsys):
-    text = mistake(capsys, images, DETECTOR, checkpoints['segmentor'][1])
+def test_checkpoint_of_another_model(checkpoints, images, tmp_path, capsys):
+    out = '--out-dir', tmp_path / 'out'
+    text = mistake(capsys, images, DETECTOR, checkpoints['segmentor'][1], *out)
     assert 'is a checkpoint of another model than the config' in text and 'weights of the model are not in it' in text
-    assert 'there is no checkpoint none.pth' in mistake(capsys, images, DETECTOR, 'none.pth')
+    assert 'there is no checkpoint none.pth' in mistake(capsys, images, DETECTOR, 'none.pth', *out)
 
 
 def test_unsupported_task(checkpoints, images, tmp_path, capsys):

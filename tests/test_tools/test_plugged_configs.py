@@ -102,7 +102,7 @@ def test_a_checkpoint_without_operators_is_not_evaluated(trained, config, tmp_pa
         tool('test').main([config, str(tmp_path / 'plain.pth'), '--work-dir', str(tmp_path)])
     plain = 'configs/digits/mask-rcnn_parc-resnet50-thin_horfpn_digits.py'
     with pytest.raises(SystemExit, match='operators plugged into 3 of its layers.* MaskRCNN has none there'):
-        load_file('demo/image_demo.py').main(['.', plain, str(trained / 'iter_4.pth')])
+        load_file('demo/image_demo.py').main(['.', plain, str(trained / 'iter_4.pth'), '--out-dir', str(tmp_path)])
     # a training starts from it
     train(config, tmp_path, '--cfg-options', f'model.checkpoint={tmp_path}/plain.pth', 'train_cfg.max_epochs=1',
           'optim_wrapper.optimizer.lr=0')
