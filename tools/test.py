@@ -13,6 +13,7 @@ from plugconv_mm.runtime.build_runner import build_runner
 from plugconv_mm.runtime.check_data import check_data
 from plugconv_mm.runtime.config_parts import evaluators_of
 from plugconv_mm.runtime.defaults import set_pretrain_dataloaders
+from plugconv_mm.runtime.half_precision import predict_in_half_precision
 from plugconv_mm.runtime.options import make_parser
 from plugconv_mm.runtime.read_config import load_config
 from plugconv_mm.runtime.tta import set_tta
@@ -30,6 +31,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write images of the predictions into this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show leaves each image')
+    parser.add_argument('--amp', action='store_true', help='half precision under autocast: bfloat16 on a CPU, float16 '
+                        'on a GPU')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     return parser.parse_args(argv)
 
@@ -87,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         if isinstance(runner, Runner):  # where the model is sharded, its strategy looks
             runner.register_hook(CheckFitHook())
+        if args.amp:
+            predict_in_half_precision(runner.model)
         metrics = runner.test()
         if args.out and args.out_item == 'metrics' and runner.rank == 0:
             mmengine.dump(metrics, args.out)

@@ -17,6 +17,7 @@ for name in ('mmdet', 'mmseg'):
     pytest.importorskip(name)
 
 from code_in_files import Mkdir  # noqa: E402
+from mmengine.model import BaseModel  # noqa: E402
 from repository import ROOT, tool  # noqa: E402
 from run_logs import figures  # noqa: E402
 
@@ -102,6 +103,19 @@ def test_segmentor_show_dir(trained, data, tmp_path):
     evaluate([SEGMENTOR, str(trained['segmentor']), '--work-dir', str(tmp_path), '--show-dir', str(tmp_path / 'shown'),
               *options(data, name=SEGMENTOR)])
     assert len(list((tmp_path / 'shown').rglob('*.png'))) == 2
+
+
+@pytest.mark.parametrize('config, kind', [(DETECTOR, 'detector'), (SEGMENTOR, 'segmentor')])
+def test_half_precision(config, kind, trained, data, tmp_path, monkeypatch):
+    seen, run_forward = set(), BaseModel._run_forward
+
+    def spy(self, *args, **kwargs):
+        seen.add(torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu'))
+        return run_forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(BaseModel, '_run_forward', spy)
+    evaluate([config, str(trained[kind]), '--work-dir', str(tmp_path), '--amp', *options(data, name=config)])
+    assert seen == {torch.bfloat16} and figures(tmp_path)
 
 
 def test_segmentor_tta(trained, data, tmp_path):
