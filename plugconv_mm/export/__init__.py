@@ -17,7 +17,7 @@ the dynamic convolutions of KernelWarehouse become products with windows of the 
 - ``preconditions``: checks before the export
 - ``prepared``: what any export begins with
 - ``onnx_file``, ``inductor_file``: the export to ONNX, and to compiled code
-- ``onnx_int8``, ``openvino_file``: what ONNX files are made
+- ``onnx_int8``, ``openvino_file``, ``last_layers``: what ONNX files are made
 - ``file_metadata``: what a user of the file has to know
 - ``runtimes``: files as functions
 - ``exported_model``, ``side_by_side``: the test of a config on files, beside PyTorch

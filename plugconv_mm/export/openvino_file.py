@@ -3,11 +3,13 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from plugconv_mm.errors import ExportError
+from plugconv_mm.export.last_layers import last_layers
 
 PRECISIONS = ('float32', 'bfloat16', 'int8')
 METADATA, PRECISION = 'plugconv_mm_metadata', 'plugconv_mm_precision'  # entries of the file
@@ -36,13 +38,20 @@ def write_openvino(path: Path, out: Path, precision: str = 'float32', batches: I
     model = openvino.convert_model(str(path))
     images = list(batches)
     if precision == 'int8':
-        # Boxes and their choice, which other operators make, stay in float32.
+        # The last layers, and boxes and their choice, which other operators make, stay in float32.
         others = sorted({node.get_type_name() for node in model.get_ops()} - _QUANTIZED)
-        model = nncf.quantize(
-            model, nncf.Dataset(images, lambda image: image.numpy()), subset_size=len(images),
-            ignored_scope=nncf.IgnoredScope(types=others, validate=False),
+        nodes = [(node.get_friendly_name(), node.get_type_name(),
+                  [value.get_node().get_friendly_name() for value in node.input_values()], [node.get_friendly_name()])
+                 for node in model.get_ordered_ops()]
+        quantize = partial(
+            nncf.quantize, model, nncf.Dataset(images, lambda image: image.numpy()), subset_size=len(images),
+            preset=nncf.QuantizationPreset.MIXED,  # activations have a zero of their own, as SiLU's need
+            ignored_scope=nncf.IgnoredScope(last_layers(nodes, _QUANTIZED), types=others, validate=False))
+        try:
+            model = quantize()
+        except ValueError:
             # It takes the position embedding of ParC, which is added behind a convolution, for the convolution's bias.
-            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True))
+            model = quantize(advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True))
     entries = onnx.load(path, load_external_data=False).metadata_props
     model.set_rt_info(json.dumps({entry.key: json.loads(entry.value) for entry in entries}), [METADATA])
     model.set_rt_info(precision, [PRECISION])

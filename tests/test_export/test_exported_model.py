@@ -17,6 +17,7 @@ from small_models import small_model  # noqa: E402
 from plugconv_mm.errors import ExportError  # noqa: E402
 from plugconv_mm.export import export_inductor, export_onnx  # noqa: E402
 from plugconv_mm.export.exported_model import ExportedModel  # noqa: E402
+from plugconv_mm.export.last_layers import last_layers  # noqa: E402
 from plugconv_mm.export.placement import placement_of  # noqa: E402
 from plugconv_mm.export.prepared import prepare  # noqa: E402
 from plugconv_mm.export.runtimes import ExportedFile, open_exported  # noqa: E402
@@ -190,3 +191,12 @@ def test_every_runtime(tmp_path):
         np.testing.assert_allclose(got, expected[:2], atol=1e-5 if exact else 0.1)
         assert exact or not np.array_equal(got, expected[:2])
     assert len(files) == 6
+
+
+def test_last_layers():
+    """Those of two heads; what is between layers is none, and what ends in nothing is one."""
+    nodes = [('stem', 'Conv', ['x'], ['a']), ('act', 'Relu', ['a'], ['b']), ('box', 'Conv', ['b'], ['c']),
+             ('mid', 'MatMul', ['b', 'w'], ['d']), ('add', 'Add', ['d', 'a'], ['e']), ('cls', 'Conv', ['e'], ['f']),
+             ('end', 'Sigmoid', ['f'], ['g'])]
+    assert sorted(last_layers(nodes, ('Conv', 'MatMul'))) == ['box', 'cls']
+    assert last_layers(nodes, ('Conv', )) != last_layers(nodes, ('MatMul', )) == ['mid']

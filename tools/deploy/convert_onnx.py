@@ -32,7 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('out', type=Path, help='file to write, .onnx or .xml')
     parser.add_argument('--precision', choices=PRECISIONS, default='float32',
                         help='in which it is computed (default: %(default)s); bfloat16 is for .xml')
-    parser.add_argument('--batches', type=int, default=100,
+    parser.add_argument('--batches', type=int, default=32,
                         help='of the test, on which ranges of int8 are measured (default: %(default)s)')
     return parser.parse_args(argv)
 
