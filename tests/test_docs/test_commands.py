@@ -33,6 +33,8 @@ PLACEHOLDERS = {
     'IMAGE_OR_FOLDER_OR_VIDEO': 'data/digits/val',
     'SOURCE': 'data/digits/val',
     'IMAGE': 'image.jpg',
+    'IMAGE_1': 'data/digits/val/val_00000.jpg',
+    'IMAGE_2': 'data/digits/val/val_00001.jpg',
     'KEY=VALUE': 'log_level=WARNING',
     'GPUS': '2',
     'H': '64',

@@ -165,3 +165,15 @@ def test_what_is_missing_is_said():
     for other in (boxes + torch.tensor([1, 0, 0, 0, 0]), boxes + torch.tensor([0, 0, 0, 0, 0.01])):
         assert differing_detection((boxes, labels), (other, labels))
     assert differing_detection((boxes, labels), (boxes, labels + 1))
+
+
+def test_boxes_that_have_no_place():
+    """Which of several boxes of one score is the last of K is chance; a better one has to be there."""
+    boxes = torch.tensor([[[1., 2, 30, 40, 0.9], [5, 5, 9, 9, 0.5]]])
+    others = torch.tensor([[[1., 2, 30, 40, 0.9], [50, 5, 90, 9, 0.5]]])
+    labels = torch.tensor([[3, 4]])
+    assert not differing_detection((boxes, labels), (others, labels))
+    others[0, 0, 0] = 20
+    assert 'of class 3 with score 0.900' in differing_detection((boxes, labels), (others, labels))
+    others[0, 0, 0], others[0, 1, 4] = 1, 0.04  # there is a place left
+    assert 'of class 4 with score 0.500' in differing_detection((boxes, labels), (others, labels))

@@ -31,7 +31,6 @@ LENGTHS = {
     'erf.py': '--size 64 --num 1',
     'vis_cam.py': '--num 1',
     'digits.py': '--num-train 4 --num-val 2',
-    'convert_onnx.py': '--batches 1',
     'export_onnx.py': '--shape 160 160',
     'benchmarks.parc_backends': '--seconds 0.001 --largest 28',
     'benchmarks.high_resolution': '--shape 64 96',
