@@ -11,6 +11,7 @@ the dynamic convolutions of KernelWarehouse become products with windows of the 
 - ``mask_kernels``, ``matrix_nms``: those with masks of the whole image
 - ``candidates``, ``suppression``, ``regions``, ``deformable``: what they are made of, of sizes that do not depend on
   the images
+- ``replaced``: names that stand for something else for a while
 - ``tracing``: what stands for code of OpenMMLab that an exporter cannot follow
 - ``matching``, ``comparison``: the comparison of detections, and of all outputs
 - ``pixels``, ``pasting``: the preparation of images, and masks of pixels, in the graph

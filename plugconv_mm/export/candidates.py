@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plugconv_mm.export.replaced import Place, replaced
 from plugconv_mm.export.suppression import best, only
 
 Candidates = tuple[Tensor, Tensor, Tensor]  # boxes (B, N, 4), scores (B, N), labels (B, N)
@@ -61,13 +62,10 @@ def choose_candidates(head: nn.Module, images: int, after: str, others: tuple[st
         Boxes, scores, labels and others, by image.
     """
     choice = _Choice(images, others)
-    with replaced('filter_scores_and_topk', choice.choose), replaced('InstanceData', SimpleNamespace):
-        setattr(head, after, choice.candidates)
-        try:
-            with without_older_forms(), _copied_project(head):
-                return head._predict_by_feat_single(**inputs, cfg=head.test_cfg)
-        finally:
-            delattr(head, after)
+    places = [(head, after, choice.candidates), *in_modules('filter_scores_and_topk', choice.choose),
+              *in_modules('InstanceData', SimpleNamespace)]
+    with replaced(places), without_older_forms(), _copied_project(head):
+        return head._predict_by_feat_single(**inputs, cfg=head.test_cfg)
 
 
 def below(maps: Iterable[Tensor]) -> list[Tensor]:
@@ -131,18 +129,10 @@ class _Choice:
                           for part, count in zip(parts, self.counts, strict=True)], 1)
 
 
-@contextmanager
-def replaced(name: str, function: Callable) -> Iterator[None]:
-    """Put a function in the place of one of mmdet or mmcv, under its name in every module of models and operators."""
-    before = {module: getattr(module, name) for key, module in list(sys.modules.items())
-              if key.startswith(('mmdet.models.', 'mmcv.ops.')) and name in vars(module)}
-    try:
-        for module in before:
-            setattr(module, name, function)
-        yield
-    finally:
-        for module, old in before.items():
-            setattr(module, name, old)
+def in_modules(name: str, function: Callable) -> list[Place]:
+    """The places of a function of mmdet or mmcv: its name in every module of models and operators."""
+    return [(module, name, function) for key, module in list(sys.modules.items())
+            if key.startswith(('mmdet.models.', 'mmcv.ops.')) and name in vars(module)]
 
 
 @contextmanager
@@ -153,12 +143,9 @@ def _anchors_of(head: Any, images: int) -> Iterator[None]:
         return
     module, generator = sys.modules[type(head).__module__], head.prior_generator
     of_one = generator.single_level_grid_priors
-    generator.single_level_grid_priors = lambda *args, **kwargs: of_one(*args, **kwargs).repeat(images, 1)
-    module.range = lambda number: (0, )
-    try:
+    with replaced([(generator, 'single_level_grid_priors', lambda *args, **kwargs: of_one(*args, **kwargs).repeat(
+            images, 1)), (module, 'range', lambda number: (0, ))]):
         yield
-    finally:
-        del module.range, generator.single_level_grid_priors
 
 
 @contextmanager
@@ -179,9 +166,5 @@ def _copied_project(head: nn.Module) -> Iterator[None]:
 @contextmanager
 def without_older_forms() -> Iterator[None]:
     """Leave out the forms for ONNX that mmdet's coders of boxes have, which need a module that it no longer has."""
-    before = torch.onnx.is_in_onnx_export
-    torch.onnx.is_in_onnx_export = lambda: False
-    try:
+    with replaced([(torch.onnx, 'is_in_onnx_export', lambda: False)]):
         yield
-    finally:
-        torch.onnx.is_in_onnx_export = before

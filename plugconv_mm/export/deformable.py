@@ -7,7 +7,8 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from plugconv_mm.compat import bridge
-from plugconv_mm.export.candidates import replaced
+from plugconv_mm.export.candidates import in_modules
+from plugconv_mm.export.replaced import replaced
 
 _NAMES = ('DeformConv2d', 'DeformConv2dPack', 'ModulatedDeformConv2d', 'ModulatedDeformConv2dPack')
 
@@ -24,7 +25,8 @@ def why_not(kind: type) -> str:
 @contextmanager
 def plain_deformable_convolutions() -> Iterator[None]:
     """Call torchvision's operator, without mmcv's function around it, which makes the number of images a constant."""
-    with replaced('deform_conv2d', _deform_conv2d), replaced('modulated_deform_conv2d', _modulated_deform_conv2d):
+    with replaced([*in_modules('deform_conv2d', _deform_conv2d),
+                   *in_modules('modulated_deform_conv2d', _modulated_deform_conv2d)]):
         yield
 
 

@@ -12,6 +12,7 @@ from plugconv_mm.export.pasting import paste
 from plugconv_mm.export.pixels import padding_value
 from plugconv_mm.export.runtimes import ExportedFile
 from plugconv_mm.export.suppression import detections
+from plugconv_mm.export.tasks import labels_of
 
 
 class ExportedModel:
@@ -91,9 +92,8 @@ class ExportedModel:
                 labels = F.interpolate(output[None, None].to(torch.float32), sample.ori_shape[:2])[0].to(torch.int64)
             else:
                 logits = F.interpolate(output[None], sample.ori_shape[:2], mode='bilinear',
-                                       align_corners=self.model.align_corners)[0]
-                labels = logits.argmax(0, keepdim=True) if len(logits) > 1 else (
-                    logits.sigmoid() > self.model.decode_head.threshold).to(torch.int64)
+                                       align_corners=self.model.align_corners)
+                labels = labels_of(self.model, logits)
             sample.pred_sem_seg = PixelData(data=labels)
         return samples
 

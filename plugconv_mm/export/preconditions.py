@@ -4,7 +4,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from plugconv_mm.errors import ExportError
+from plugconv_mm.atomic_write import check_target
+from plugconv_mm.errors import ExportError, OutputError
 from plugconv_mm.export.deformable import why_not
 from plugconv_mm.export.pixels import padded_shape
 from plugconv_mm.export.tasks import ExportedPart
@@ -47,10 +48,10 @@ def check_destination(path: Path) -> None:
     Raises:
         ExportError: Its folder does not exist, or it is a folder.
     """
-    if not path.parent.is_dir():
-        raise ExportError(f'there is no folder {path.parent} to write {path.name} into: make it first')
-    if path.is_dir():
-        raise ExportError(f'{path} is a folder: name a file to write')
+    try:
+        check_target(path)
+    except OutputError as error:
+        raise ExportError(str(error)) from error
 
 
 def check_shape(model: nn.Module, shape: tuple[int, int], uint8: bool = False) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plugconv_mm.export.replaced import replaced
 from plugconv_mm.export.suppression import take
 
 HEADS = ('ConditionalDETRHead', 'DABDETRHead', 'DETRHead', 'DINOHead', 'DeformableDETRHead')
@@ -25,11 +26,8 @@ def best_queries(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     head, shape = model.bbox_head, tuple(images.shape[2:])
     samples = [stand_in(shape)]
     inputs = model.forward_transformer(model.extract_feat(images), samples)
-    head.predict_by_feat = lambda scores, boxes, **_: _best(head, scores[-1], boxes[-1], shape)
-    try:
+    with replaced([(head, 'predict_by_feat', lambda scores, boxes, **_: _best(head, scores[-1], boxes[-1], shape))]):
         return head.predict(**inputs, batch_data_samples=samples, rescale=False)
-    finally:
-        del head.predict_by_feat
 
 
 def stand_in(shape: tuple[int, int]) -> Any:

@@ -146,8 +146,12 @@ def _logits(model: Any, images: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _labels(model: Any, images: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Labels (B, H, W), as mmseg chooses them."""
-    logits = _logits(model, images, shape)
+    """Labels (B, H, W)."""
+    return labels_of(model, _logits(model, images, shape))
+
+
+def labels_of(model: Any, logits: Tensor) -> Tensor:
+    """Labels (B, H, W) of logits (B, C, H, W) of a segmentor, as mmseg chooses them."""
     if logits.shape[1] == 1:
         return (logits.sigmoid() > model.decode_head.threshold)[:, 0].to(torch.int64)
     return logits.argmax(1)

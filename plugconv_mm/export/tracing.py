@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from plugconv_mm.export.replaced import Place, replaced
+
 _SWIN = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
 _MASK_FORMER = (('mmdet.models.dense_heads.maskformer_head', 'MaskFormerHead'),
                 ('mmdet.models.layers.pixel_decoder', 'TransformerEncoderPixelDecoder'))
-_Place = tuple[Any, str, Any]  # owner of a name, the name, and what stands for it
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def traceable() -> Iterator[None]:
     if not torch.compiler.is_exporting():
         yield
         return
-    places: list[_Place] = [(torch, '_shape_as_tensor', _Shape)]
+    places: list[Place] = [(torch, '_shape_as_tensor', _Shape)]
     # DINO adds nothing, times 0, to as many images as it has queries: no number of images shall be such a case.
     places += [(module, 'len', lambda _: 0) for module in _loaded('mmdet.models.detectors.dino')]
     places += [(module.ShiftWindowMSA, 'window_reverse', _window_reverse) for module in _loaded(*_SWIN)]
@@ -35,7 +36,7 @@ def traceable() -> Iterator[None]:
             places.append((getattr(module, kind), 'forward', _without_padding(getattr(module, kind).forward)))
     places += [(module, 'inverse_sigmoid', _inverse_sigmoid) for name, module in list(sys.modules.items())
                if name.startswith('mmdet.models.') and 'inverse_sigmoid' in vars(module)]
-    with _replaced(places):
+    with replaced(places):
         yield
 
 
@@ -48,22 +49,6 @@ def _loaded(*names: str) -> list[Any]:
     return [sys.modules[name] for name in names if name in sys.modules]
 
 
-@contextmanager
-def _replaced(places: Sequence[_Place]) -> Iterator[None]:
-    missing = object()
-    before = [vars(owner).get(name, missing) for owner, name, _ in places]
-    try:
-        for place in places:
-            setattr(*place)
-        yield
-    finally:
-        for (owner, name, _), old in zip(places, before, strict=True):
-            if old is missing:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, old)
-
-
 def _no_images(*numbers: int) -> Sequence[int]:
     """``range``, but for that over images, in which MaskFormer clears what is no padding."""
     return () if len(numbers) == 1 else range(*numbers)
@@ -72,7 +57,7 @@ def _no_images(*numbers: int) -> Sequence[int]:
 def _without_padding(forward: Callable) -> Callable:
     """A forward pass of MaskFormer whose mask of padding, ones at first, is clear: the images fill the batch."""
     def unpadded(*args: Any) -> Any:
-        with _replaced([(Tensor, 'new_ones', Tensor.new_zeros)]):
+        with replaced([(Tensor, 'new_ones', Tensor.new_zeros)]):
             return forward(*args)
 
     return unpadded
