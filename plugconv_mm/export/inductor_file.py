@@ -2,6 +2,7 @@
 import json
 import os
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,18 @@ def export_inductor(model: nn.Module, path: str | os.PathLike, shape: tuple[int,
     check_torch()
     prepared = prepare(model, shape, **options)
     metadata = json.dumps({key: json.loads(value) for key, value in prepared.metadata.items()})
-    with atomic_write(path) as file, torch.no_grad(), warnings.catch_warnings():
+    with atomic_write(path) as file, ExitStack() as stack, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        part = f'{file.name}.pt2'
+        part = Path(f'{file.name}.pt2')
+        stack.callback(part.unlink, missing_ok=True)
         try:
             program = torch.export.export(prepared.deployed, (prepared.images[:2], ),
                                           dynamic_shapes=(prepared.variables, ))
             torch._inductor.aoti_compile_and_package(
-                program, package_path=part, inductor_configs={'aot_inductor.metadata': dict(plugconv_mm=metadata)})
+                program, package_path=str(part), inductor_configs={'aot_inductor.metadata': dict(plugconv_mm=metadata)})
         except Exception as error:
             raise ExportError(f'AOTInductor cannot compile this model: {type(error).__name__}: '
                               f'{str(error).strip().splitlines()[0]}') from error
-        try:
-            report = compare_with_torch(prepared, path, open_exported(Path(part)).run, 'AOTInductor')
-            file.write(Path(part).read_bytes())
-        finally:
-            os.unlink(part)
+        report = compare_with_torch(prepared, path, open_exported(part).run, 'AOTInductor')
+        file.write(part.read_bytes())
     return report

@@ -1,5 +1,6 @@
 """Exported files in the place of the model: its predictions and figures, and files of every runtime."""
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +166,17 @@ def test_what_cannot_be_opened(tmp_path):
             open_exported(tmp_path / name)
 
 
+def test_failed_compile_leaves_no_file(tmp_path, monkeypatch):
+    """A package that the compiler begins and does not end is removed, and the error has its first line."""
+
+    def compile_half(program, package_path, **options):
+        Path(package_path).write_bytes(b'half a package')
+        raise RuntimeError('no compiler\nand more')
+
+    monkeypatch.setattr(torch._inductor, 'aoti_compile_and_package', compile_half)
+    with pytest.raises(ExportError, match='AOTInductor cannot compile this model: RuntimeError: no compiler$'):
+        export_inductor(small_model('classifier'), tmp_path / 'x.pt2', SIZE)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
