@@ -53,5 +53,6 @@ MODELS = PlugInRegistry('model', parent=root.MODELS, scope='plugconv_mm', locati
 HOOKS = PlugInRegistry('hook', parent=root.HOOKS, scope='plugconv_mm', locations=['plugconv_mm.engine.hooks'])
 OPTIM_WRAPPER_CONSTRUCTORS = PlugInRegistry('optim_wrapper_constructor', parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
                                             scope='plugconv_mm', locations=['plugconv_mm.engine.optimizers'])
+METRICS = PlugInRegistry('metric', parent=root.METRICS, scope='plugconv_mm', locations=['plugconv_mm.engine.metrics'])
 STRATEGIES = PlugInRegistry('strategy', parent=root.STRATEGIES, scope='plugconv_mm',
                             locations=['plugconv_mm.engine.strategies'])

@@ -1,1 +1,1 @@
-"""Classes that configs name: hooks, constructors of optimizers, and strategies."""
+"""Classes that configs name: hooks, evaluators, constructors of optimizers, and strategies."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plugconv_mm.export.replaced import Place, replaced
+from plugconv_mm.compat.replaced import Place, replaced
 from plugconv_mm.export.suppression import best, only
 
 Candidates = tuple[Tensor, Tensor, Tensor]  # boxes (B, N, 4), scores (B, N), labels (B, N)

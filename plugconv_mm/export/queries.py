@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plugconv_mm.export.replaced import replaced
+from plugconv_mm.compat.replaced import replaced
 from plugconv_mm.export.suppression import take
 
 HEADS = ('ConditionalDETRHead', 'DABDETRHead', 'DETRHead', 'DINOHead', 'DeformableDETRHead')

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from plugconv_mm.export.replaced import Place, replaced
+from plugconv_mm.compat.replaced import Place, replaced
 
 _SWIN = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
 _MASK_FORMER = (('mmdet.models.dense_heads.maskformer_head', 'MaskFormerHead'),
