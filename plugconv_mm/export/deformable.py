@@ -7,8 +7,8 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from plugconv_mm.compat import bridge
-from plugconv_mm.export.candidates import in_modules
 from plugconv_mm.compat.replaced import replaced
+from plugconv_mm.export.candidates import in_modules
 
 _NAMES = ('DeformConv2d', 'DeformConv2dPack', 'ModulatedDeformConv2d', 'ModulatedDeformConv2dPack')
 

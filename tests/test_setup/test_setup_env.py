@@ -1,5 +1,6 @@
 """The set-up's stamps, messages and repairs, without network."""
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ sys.path.insert(0, str(ROOT / 'tools'))
 
 from environment import progress, site_packages  # noqa: E402
 from environment.failures import SetupError  # noqa: E402
-from environment.installation import Installation  # noqa: E402
+from environment.installation import TOOLS, Installation  # noqa: E402
 from environment.stacks import STACKS, choose_stack, default_folder  # noqa: E402
 from environment.stamps import Step  # noqa: E402
 from environment.venv import Environment  # noqa: E402
@@ -222,6 +223,13 @@ def test_the_steps_depend_on_the_pinned_versions(environment):
     inputs = [path for step in Installation(environment).setup_steps() for path in step.inputs]
     assert {OPENMMLAB.constraints, ONEDL.constraints, ROOT / 'requirements' / 'openmmlab.txt'} <= set(inputs)
     assert ROOT / 'requirements' / 'onedl.txt' not in inputs
+
+
+def test_the_set_up_installs_what_the_tests_need():
+    # Read as text: tomllib came with Python 3.11, and the package supports 3.10.
+    lines = (ROOT / 'pyproject.toml').read_text(encoding='utf-8').split('optional-dependencies.tests = ')[1]
+    extra = re.findall(r'"(requirements/[^"]+)"', lines.split(']')[0])
+    assert extra and [str(file.relative_to(ROOT)) for file in TOOLS] == extra
 
 
 def test_the_documentation_comes_on_top(environment, counted, monkeypatch):

@@ -12,7 +12,7 @@ from environment.stamps import Step
 from environment.venv import Environment
 
 # What the tests and the demo need on top of a stack.
-TOOLS = tuple(REQUIREMENTS / f'{name}.txt' for name in ('analysis', 'demo', 'onnx', 'openvino', 'tests'))
+TOOLS = tuple(REQUIREMENTS / f'{name}.txt' for name in ('analysis', 'demo', 'evaluation', 'onnx', 'openvino', 'tests'))
 
 
 class Installation:
