@@ -6,8 +6,6 @@ Each config is built with random weights and exported to every format; one image
 in one process. A row has the median of eager PyTorch in milliseconds, and the ratio of each format to it: less than 1
 is faster. Results are added to the JSON file, and what it has is not measured again.
 """
-import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +13,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.median_times import median_times
+from benchmarks.results import Results, header, line, make_parser
 from plugconv_mm.analysis import build_model
-from plugconv_mm.atomic_write import atomic_write
 from plugconv_mm.errors import ExportError
 from plugconv_mm.export import export_inductor, export_onnx
 from plugconv_mm.export.onnx_int8 import quantize_onnx
@@ -66,30 +64,20 @@ def measure(config: str, shape: tuple[int, int], formats: Sequence[str], seconds
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, 'exported_detectors')
     parser.add_argument('configs', nargs='*', default=CONFIGS)
     parser.add_argument('--shape', nargs=2, type=int, default=[800, 1344], metavar=('H', 'W'))
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--formats', nargs='+', choices=FORMATS, default=FORMATS, metavar='FORMAT')
-    parser.add_argument('--seconds', type=float, default=2., help='least time for a row (default: 2)')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/exported_detectors.json'))
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    rows = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    print(f'torch {torch.__version__}, {args.threads} threads\n')
-    print(f'| Config | Image | PyTorch, ms | {" | ".join(args.formats)} |\n{"| --- " * (3 + len(args.formats))}|')
+    results = Results(args.out)
+    header('Config', 'Image', 'PyTorch, ms', *args.formats)
     for config in args.configs:
         image = '×'.join(map(str, args.shape))
-        key = f'{config} {image}, {args.threads} threads'
-        missing = [name for name in args.formats if name not in rows.get(key, {})]
-        if missing:
-            rows[key] = rows.get(key, {}) | measure(config, tuple(args.shape), args.formats, args.seconds)
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(args.out) as file:
-                file.write(json.dumps(rows, indent=1).encode())
-        times = rows[key]
-        cells = [f'{times[name] / times["pytorch"]:.2f}' if name in times else '' for name in args.formats]
-        print(f'| {Path(config).stem} | {image} | {times["pytorch"]:.0f} | {" | ".join(cells)} |', flush=True)
+        times = results.row(f'{config} {image} {", ".join(args.formats)}', lambda config=config: measure(
+            config, tuple(args.shape), args.formats, args.seconds))
+        line(Path(config).stem, image, f'{times["pytorch"]:.0f}',
+             *(times[name] / times['pytorch'] if name in times else '' for name in args.formats))
 
 
 if __name__ == '__main__':
