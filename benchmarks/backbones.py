@@ -25,14 +25,20 @@ class Case:
         build: Config of the network.
         large: Height and width of the larger image.
         side: Height and width of the smaller images.
+        multiple: What the sides of an image must be multiples of in the published formulation.
         deploy: Whether it is brought into its deployment form.
         tolerance: The largest difference between both formulations.
     """
     build: dict
     large: tuple[int, int] = (800, 1344)
     side: int = 224
+    multiple: int = 32
     deploy: bool = False
     tolerance: float = TOLERANCE
+
+    def nearest(self, side: int) -> int:
+        """The side nearest to another that the network can take, in pixels."""
+        return max(1, round(side / self.multiple)) * self.multiple
 
 
 CASES = {
@@ -40,8 +46,8 @@ CASES = {
     'hornet-gf': Case(dict(type='HorNet', arch='tiny-gf')),
     'slak': Case(dict(type='SLaK', arch='tiny')),
     'slak-deployed': Case(dict(type='SLaK', arch='tiny'), deploy=True),
-    'transcnn': Case(dict(type='TransCNN', arch='small'), large=(512, 1024), side=256),
-    'hat-net': Case(dict(type='HATNet', arch='small'), large=(448, 896)),
+    'transcnn': Case(dict(type='TransCNN', arch='small'), large=(512, 1024), side=256, multiple=256),
+    'hat-net': Case(dict(type='HATNet', arch='small'), large=(448, 896), multiple=224),
     'parc-resnet': Case(dict(type='ParCResNet', depth=50)),
     'parc-convnext': Case(dict(type='ParCConvNeXt', arch='xt')),
     'parc-mobilenetv2': Case(dict(type='ParCMobileNetV2')),

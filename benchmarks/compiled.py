@@ -54,10 +54,11 @@ def main() -> None:
     results = Results(args.out)
     header('network', 'input', 'eager, ms', 'compiled, ms', 'ratio', 'first call, s', 'another size, s', 'difference')
     for name in args.families:
-        kind = (f'{"2" if args.training else "1"}×3×{args.side}×{args.side}{", training" if args.training else ""}'
+        side = CASES[name].nearest(args.side)
+        kind = (f'{"2" if args.training else "1"}×3×{side}×{side}{", training" if args.training else ""}'
                 f'{", any size" if args.dynamic else ""}')
-        row = results.row(f'{name} {kind}', lambda name=name: measure(name, args.side, args.training, args.dynamic,
-                                                                      args.seconds))
+        row = results.row(f'{name} {kind}', lambda name=name, side=side: measure(
+            name, side, args.training, args.dynamic, args.seconds))
         line(name, kind, round(row['eager']), round(row['compiled']), row['compiled'] / row['eager'],
              round(row['first']), round(row['second']), max(row['difference'], row['second difference']))
 

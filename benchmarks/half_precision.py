@@ -40,8 +40,10 @@ def main() -> None:
     results = Results(args.out)
     header('network', 'input', 'float32, ms', 'bfloat16, ms', 'ratio', 'difference')
     for name in args.families:
-        kind = f'{"2" if args.training else "1"}×3×{args.side}×{args.side}{", training" if args.training else ""}'
-        row = results.row(f'{name} {kind}', lambda name=name: measure(name, args.side, args.training, args.seconds))
+        side = CASES[name].nearest(args.side)
+        kind = f'{"2" if args.training else "1"}×3×{side}×{side}{", training" if args.training else ""}'
+        row = results.row(f'{name} {kind}', lambda name=name, side=side: measure(
+            name, side, args.training, args.seconds))
         line(name, kind, round(row['float32']), round(row['bfloat16']), row['bfloat16'] / row['float32'],
              row['difference'])
 

@@ -42,13 +42,14 @@ def main() -> None:
     results = Results(args.out)
     header('network', 'input', 'published, MB', 'ours, MB', 'ratio')
     for name in args.families:
+        side = CASES[name].nearest(args.side)
         for training in (False, True):
             if training and CASES[name].deploy:
                 continue
-            kind = f'{"2" if training else "1"}×3×{args.side}×{args.side}{", training" if training else ""}'
+            kind = f'{"2" if training else "1"}×3×{side}×{side}{", training" if training else ""}'
             row = results.row(f'{name} {kind}',
-                              lambda name=name, training=training: measure(name, args.side, training))
-            line(name, kind, *(round(row[side] / 2**20) for side in ('published', 'ours')),
+                              lambda name=name, side=side, training=training: measure(name, side, training))
+            line(name, kind, round(row['published'] / 2**20), round(row['ours'] / 2**20),
                  row['ours'] / row['published'])
 
 

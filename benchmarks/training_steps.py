@@ -39,8 +39,9 @@ def main() -> None:
     results = Results(args.out)
     header('network', 'input', 'operators, ms', *(f'{n}.' for n in range(1, SHOWN + 1)))
     for name in args.families:
-        kind = f'2×3×{args.side}×{args.side}{", published" if args.published else ""}'
-        row = results.row(f'{name} {kind}', lambda name=name: measure(name, args.side, args.published))
+        side = CASES[name].nearest(args.side)
+        kind = f'2×3×{side}×{side}{", published" if args.published else ""}'
+        row = results.row(f'{name} {kind}', lambda name=name, side=side: measure(name, side, args.published))
         total = sum(row.values())
         largest = sorted(row.items(), key=lambda item: -item[1])[:SHOWN]
         line(name, kind, round(total), *(f'{operator} {time / total:.0%}' for operator, time in largest))

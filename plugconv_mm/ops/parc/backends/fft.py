@@ -25,7 +25,7 @@ class FFT(Backend):
         """The conjugate spectrum: (C, 1, N // 2 + 1) if depthwise, else ((N // 2 + 1) · groups, width, width)."""
         if torch.compiler.is_compiling():
             return _spectrum_operator(stretched.to(dtype))
-        return _spectrum(stretched.to(dtype))
+        return _Spectrum.apply(stretched.to(dtype))
 
     def apply(self, x: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:
         # The transform wants its axis last and contiguous, and copies where it is not.
@@ -55,6 +55,19 @@ def _spectrum(stretched: Tensor) -> Tensor:
     if width == 1:
         return spectrum.resolve_conj()
     return spectrum.permute(2, 0, 1).reshape(-1, width, width).resolve_conj()
+
+
+def _spectrum_backward(grad: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The gradient of kernels of this shape from that of their conjugate spectrum."""
+    channels, width, length = shape
+    if width > 1:
+        grad = grad.view(-1, channels, width).permute(1, 2, 0)
+    # The inverse transform counts each frequency twice, but the first, and the last of an even length.
+    grad = grad.conj() * 0.5
+    grad[..., 0] *= 2
+    if length % 2 == 0:
+        grad[..., -1] *= 2
+    return torch.fft.irfft(grad, n=length, norm='forward')
 
 
 def _fast_parc(lines: Tensor, kernel: Tensor, groups: int, keep: bool) -> tuple[Tensor, Tensor | None]:
@@ -107,6 +120,20 @@ def _by_frequency(spectrum: Tensor, groups: int) -> Tensor:
     return t.reshape(frequencies * groups, channels // groups, batch * lines)
 
 
+class _Spectrum(torch.autograd.Function):
+    """The conjugate spectrum; autograd's own gradient keeps the kernels and goes through full-length spectra."""
+
+    @staticmethod
+    def forward(ctx: Any, stretched: Tensor) -> Tensor:
+        ctx.shape = tuple(stretched.shape)
+        return _spectrum(stretched)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _spectrum_backward(grad, ctx.shape)
+
+
 class _FastParC(torch.autograd.Function):
     """The product with its gradients, for autograd."""
 
@@ -144,15 +171,7 @@ def _(stretched: Tensor) -> Tensor:
 
 @torch.library.custom_op('plugconv_mm::parc_spectrum_backward', mutates_args=())
 def _spectrum_backward_operator(grad: Tensor, channels: int, width: int, length: int) -> Tensor:
-    spectrum = torch.view_as_complex(grad.contiguous())
-    if width > 1:
-        spectrum = spectrum.view(-1, channels, width).permute(1, 2, 0)
-    # The inverse transform counts each frequency twice, but the first, and the last of an even length.
-    spectrum = spectrum.conj() * 0.5
-    spectrum[..., 0] *= 2
-    if length % 2 == 0:
-        spectrum[..., -1] *= 2
-    return torch.fft.irfft(spectrum, n=length, norm='forward').contiguous()
+    return _spectrum_backward(torch.view_as_complex(grad.contiguous()), (channels, width, length)).contiguous()
 
 
 @_spectrum_backward_operator.register_fake
