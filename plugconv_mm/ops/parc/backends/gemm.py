@@ -1,8 +1,11 @@
 """ParC as a product with the circulant matrix of its kernel."""
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from plugconv_mm.ops.mechanisms.tracing import is_exporting
+from plugconv_mm.ops.mechanisms.tracing import is_exporting, is_tracing
 from plugconv_mm.ops.parc.backends.base import Backend, Geometry
 
 
@@ -29,10 +32,50 @@ class GEMM(Backend):
         groups = geometry.groups
         if geometry.axis == 2:
             columns = x.reshape(batch, groups, geometry.group_width * height, width)
-            return torch.matmul(kernel, columns).view(x.shape)
+            return _product(kernel, columns, True).view(x.shape)
         if geometry.group_width == 1:
-            return torch.matmul(x, kernel.transpose(1, 2))
+            return _product(kernel, x, False)
         rows = x.view(batch, groups, geometry.group_width, height, width).transpose(2, 3)
         rows = rows.reshape(batch, groups, height, geometry.group_width * width)
-        rows = torch.matmul(rows, kernel.transpose(1, 2))
+        rows = _product(kernel, rows, False)
         return rows.view(batch, groups, height, geometry.group_width, width).transpose(2, 3).reshape(x.shape)
+
+
+def _product(kernel: Tensor, maps: Tensor, columns: bool) -> Tensor:
+    """The products of matrices (G, N, N) with the columns of maps (B, G, N, L), or with the rows of (B, G, L, N)."""
+    if maps.device.type == 'cpu' and not is_tracing():
+        if torch.is_grad_enabled() and (kernel.requires_grad or maps.requires_grad):
+            return _Product.apply(kernel, maps, columns)
+        return _products(kernel, maps, columns)
+    return torch.matmul(kernel, maps) if columns else torch.matmul(maps, kernel.transpose(1, 2))
+
+
+def _products(kernel: Tensor, maps: Tensor, columns: bool) -> Tensor:
+    """The same, image by image: one product of all copies the matrices for each image, and keeps the copies."""
+    out = maps.new_empty(maps.shape)
+    for image, result in zip(maps, out, strict=True):
+        torch.bmm(*((kernel, image) if columns else (image, kernel.mT)), out=result)
+    return out
+
+
+class _Product(torch.autograd.Function):
+    """The products image by image, with their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Tensor, maps: Tensor, columns: bool) -> Tensor:
+        ctx.columns = columns
+        ctx.save_for_backward(kernel, maps)
+        return _products(kernel, maps, columns)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        kernel, maps = ctx.saved_tensors
+        grad_kernel = grad_maps = None
+        if ctx.needs_input_grad[0]:
+            grad_kernel = torch.zeros_like(kernel)
+            for image, g in zip(maps, grad, strict=True):
+                grad_kernel.baddbmm_(*((g, image.mT) if ctx.columns else (g.mT, image)))
+        if ctx.needs_input_grad[1]:
+            grad_maps = _products(kernel.mT, grad, ctx.columns)
+        return grad_kernel, grad_maps, None
