@@ -1,10 +1,9 @@
 """Backbones beside the papers' own formulation of the same networks, timed in one process.
 
-    python -m benchmarks.backbones [--families slak hornet-gf ...] [--shapes 1x800x1344 ...] [--threads 2]
+    python -m benchmarks.backbones [--families slak hornet-gf ...] [--modes large training ...] [--threads 2]
 
 Both share their parameters, which are random. Their outputs, and in training the gradients, are compared as well.
 """
-import argparse
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from benchmarks.median_times import median_times
 from benchmarks.published import published
+from benchmarks.results import Results, header, line, make_parser
 
 # A network whose kernels depend on its input multiplies rounding errors.
 TOLERANCE, WAREHOUSE_TOLERANCE = 1e-3, 2e-2
@@ -95,11 +95,11 @@ def gradients(model: nn.Module, image: torch.Tensor, parameters: list[nn.Paramet
     return list(torch.autograd.grad(loss, parameters))
 
 
-def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: float) -> tuple[dict, float]:
+def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: float) -> dict[str, float]:
     """Time both formulations.
 
     Returns:
-        Times in milliseconds by name, and the largest relative difference of outputs or gradients.
+        Times in milliseconds by name, and as ``difference`` the largest relative one of outputs or gradients.
     """
     model, reference = build(case)
     image = torch.randn(shape[0], 3, *shape[1:])
@@ -122,37 +122,40 @@ def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: fl
         for name, network in both.items():
             network.double()
             call(name)
-    return times, difference(results['ours'], results['published'])
+    return {**times, 'difference': difference(results['ours'], results['published'])}
+
+
+MODES = dict(large='one image of a detector', small='8 images of 224 pixels', training='a training step of 2 of them',
+             training_large='a training step of 2 images of about 512 pixels')
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, 'backbones')
     parser.add_argument('--families', nargs='+', choices=CASES, default=list(CASES), metavar='NAME',
                         help=f'some of {", ".join(CASES)}; default all')
-    parser.add_argument('--modes', nargs='+', choices=('large', 'small', 'training'),
-                        default=('large', 'small', 'training'),
-                        help='one image of a detector, 8 of 224 pixels, a training step; default all')
-    parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--seconds', type=float, default=2, help='about how long to time each line')
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=tuple(MODES), metavar='MODE',
+                        help=f'some of {"; ".join(f"{mode}, {text}" for mode, text in MODES.items())}; default all')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f'float32, {args.threads} threads; milliseconds, medians of interleaved calls\n')
-    print(f'{"network":<17} {"input":<14} {"":<10} {"published":>9} {"ours":>9} {"ratio":>6}  difference', flush=True)
+    results = Results(args.out)
+    header('network', 'input', 'published, ms', 'ours, ms', 'ratio', 'difference')
     wrong = []
     for name in args.families:
         case = CASES[name]
         for mode in args.modes:
-            if mode == 'training' and case.deploy:
+            training = mode.startswith('training')
+            if training and case.deploy:
                 continue
-            shape = (1, *case.large) if mode == 'large' else (8 if mode == 'small' else 2, case.side, case.side)
-            times, diff = measure(case, shape, mode == 'training', args.seconds)
-            size = f'{shape[0]}x3x{shape[1]}x{shape[2]}'
-            print(f'{name:<17} {size:<14} {"training" if mode == "training" else "inference":<10} '
-                  f'{times["published"]:9.0f} {times["ours"]:9.0f} {times["published"] / times["ours"]:6.2f}  '
-                  f'{diff:.1e}', flush=True)
-            if not diff <= case.tolerance:
-                wrong.append(f'{name} at {size}: {diff:.1e}')
+            side = case.nearest(512) if mode == 'training_large' else case.side
+            shape = (1, *case.large) if mode == 'large' else (2 if training else 8, side, side)
+            kind = f'{shape[0]}×3×{shape[1]}×{shape[2]}{", training" if training else ""}'
+            row = results.row(f'{name} {kind}', lambda case=case, shape=shape, training=training: measure(
+                case, shape, training, args.seconds))
+            line(name, kind, round(row['published']), round(row['ours']), row['published'] / row['ours'],
+                 row['difference'])
+            if not row['difference'] <= case.tolerance:
+                wrong.append(f'{name} at {kind}: {row["difference"]:.1e}')
     if wrong:
         raise SystemExit('outputs or gradients differ: ' + '; '.join(wrong))
 

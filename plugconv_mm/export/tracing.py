@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -26,7 +27,8 @@ def traceable() -> Iterator[None]:
     if not torch.compiler.is_exporting():
         yield
         return
-    places: list[Place] = [(torch, '_shape_as_tensor', _Shape)]
+    places: list[Place] = [(torch, '_shape_as_tensor', _Shape),
+                           (F, 'adaptive_avg_pool2d', _pooling_of_any_size(F.adaptive_avg_pool2d))]
     # DINO adds nothing, times 0, to as many images as it has queries: no number of images shall be such a case.
     places += [(module, 'len', lambda _: 0) for module in _loaded('mmdet.models.detectors.dino')]
     places += [(module.ShiftWindowMSA, 'window_reverse', _window_reverse) for module in _loaded(*_SWIN)]
@@ -43,6 +45,28 @@ def traceable() -> Iterator[None]:
 def one_for_each(meta: Any, images: Tensor) -> list:
     """What is known of each image, the same of all; once only while tracing, where their number is a variable."""
     return [meta] if torch.compiler.is_exporting() else [meta] * len(images)
+
+
+def _pooling_of_any_size(pool: Callable) -> Callable:
+    """Adaptive pooling; of maps whose size is a variable as products, since torch.export asks how wide each bin is."""
+    def pooling(x: Tensor, output_size: Any) -> Tensor:
+        numbers = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+        sizes = x.shape[-2:]
+        if numbers == (1, 1) or all(isinstance(size, int) for size in sizes):
+            return pool(x, output_size)
+        rows, columns = (_bins(size, size if number is None else number, x)
+                         for number, size in zip(numbers, sizes, strict=True))
+        return rows @ x @ columns.transpose(0, 1)
+
+    return pooling
+
+
+def _bins(size: Any, number: Any, like: Tensor) -> Tensor:
+    """The share of each of the places (`number`, `size`) in the bins of adaptive pooling."""
+    places, bins = (torch.arange(n, device=like.device) for n in (size, number))
+    first, last = bins * size // number, ((bins + 1) * size + number - 1) // number
+    inside = (places >= first[:, None]) & (places < last[:, None])
+    return inside.to(like.dtype) / (last - first)[:, None].to(like.dtype)
 
 
 def _loaded(*names: str) -> list[Any]:

@@ -138,6 +138,11 @@ class GlobalLocalFilter(nn.Module):
             state_dict[key] = _resize(weight, (rows, columns))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def train(self, mode: bool = True) -> 'GlobalLocalFilter':
+        """Set the mode; weights may have been swapped since the last call, as an average of them is between epochs."""
+        self._cache.recheck()
+        return super().train(mode)
+
     def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The complex weight as a (C/2, rows, columns) complex tensor."""
         return _spectrum_weight(self.complex_weight, rows, columns, dtype)

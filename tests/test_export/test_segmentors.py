@@ -69,3 +69,17 @@ def test_files(name, tmp_path):
     with torch.no_grad():
         expected = model.encode_decode(images, [dict(img_shape=SIZE)] * 3)
     torch.testing.assert_close(torch.from_numpy(outputs), expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['upernet', 'pspnet'])
+def test_files_for_images_of_any_size(name, tmp_path):
+    model = build(name)
+    images = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    report = export_onnx(model, tmp_path / 'x.onnx', SIZE, images=images, raw=True, any_size=True)
+    session = onnxruntime.InferenceSession(str(report.path))
+    images = torch.randn(3, 3, 80, 72, generator=torch.Generator().manual_seed(1))
+    outputs, = session.run(None, {'input': images.numpy()})
+    with torch.no_grad():
+        expected = model.encode_decode(images, [dict(img_shape=(80, 72))] * 3)
+    torch.testing.assert_close(torch.from_numpy(outputs), expected, atol=1e-4, rtol=1e-3)

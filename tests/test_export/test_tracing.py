@@ -10,13 +10,18 @@ from mmdet.registry import MODELS  # noqa: E402
 
 from plugconv_mm.export.tasks import ExportedModule, ExportedPart  # noqa: E402
 from plugconv_mm.export.tracing import traceable  # noqa: E402
+from plugconv_mm.ops import ParC2d  # noqa: E402
 
 
-def exported(model, call, x):
+def exported(model, call, x, any_size=False):
     module = ExportedModule(model, ExportedPart('', call, 'output'))
-    shapes = ({0: torch.export.Dim('batch')}, )
+    shapes = {0: torch.export.Dim('batch')}
+    if any_size:
+        shapes.update({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC})
     with torch.no_grad():
-        return torch.export.export(module, (x, ), dynamic_shapes=shapes, strict=False).module()
+        return torch.export.export(  # with the options of torch.onnx.export
+            module, (x, ), dynamic_shapes=(shapes, ), strict=False,
+            prefer_deferred_runtime_asserts_over_guards=any_size).module()
 
 
 def sizes(x):
@@ -39,6 +44,17 @@ def test_sizes_of_maps_are_known():
         torch.testing.assert_close(got, want)
     with traceable():  # nothing is replaced where nothing is traced
         assert torch._shape_as_tensor is original
+
+
+@pytest.mark.parametrize('layer', [
+    *map(nn.AdaptiveAvgPool2d, (1, 2, 3, 6, (2, None))),
+    *(ParC2d(6, direction, meta_size=5, groups=groups) for direction in 'HW' for groups in (1, 2, 6))], ids=str)
+def test_layers_of_maps_of_any_size(layer):
+    program = exported(layer, lambda layer, x, _: (layer(x), ), torch.rand(2, 6, 12, 18), any_size=True)
+    for size in ((12, 18), (7, 10), (15, 13)):
+        x = torch.rand(3, 6, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(program(x)[0], layer(x), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -14,13 +14,13 @@ def rdft_matrix(length: int, like: Tensor) -> Tensor:
 
     In ``x @ matrix`` real parts come first, then imaginary parts. Device and type are those of `like`.
     """
-    angle = _angles(length)[:, :length // 2 + 1]
+    angle = _angles(length, length // 2 + 1).T
     return torch.cat((angle.cos(), -angle.sin()), dim=1).div(math.sqrt(length)).to(like)
 
 
 def irdft_matrix(length: int, like: Tensor) -> Tensor:
     """The inverse (2 (N // 2 + 1), N) of :func:`rdft_matrix`, from a half spectrum to N = `length` real numbers."""
-    angle = _angles(length)[:length // 2 + 1]
+    angle = _angles(length, length // 2 + 1)
     # Each frequency but the first, and the last of an even length, stands for two. An exporter may not know the length.
     k = torch.arange(length // 2 + 1)
     count = torch.where((k == 0) | (2 * k == length), 1, 2)[:, None].to(angle)
@@ -29,12 +29,15 @@ def irdft_matrix(length: int, like: Tensor) -> Tensor:
 
 def dft_matrix(length: int, like: Tensor) -> Tensor:
     """The matrix (2 N, 2 N) that takes N = `length` complex numbers, x (2 N, ...), to their spectrum ``matrix @ x``."""
-    angle = _angles(length)
+    angle = _angles(length, length)
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))).div(math.sqrt(length)).to(like)
 
 
-def _angles(length: int) -> Tensor:
-    """The angles 2π n k / N as (N, N), with n k reduced modulo N so that long transforms stay exact."""
-    n = torch.arange(length)
-    return (n[:, None] * n % torch.full_like(n, length)).double() * (2 * math.pi / length)
+def _angles(length: int, frequencies: int) -> Tensor:
+    """The angles 2π k n / N as (K, N), with k n reduced modulo N so that long transforms stay exact.
+
+    Rows beyond K = `frequencies` are not made and cut off: an exporter may not know the size of a part.
+    """
+    n, k = torch.arange(length), torch.arange(frequencies)
+    return (k[:, None] * n % torch.full_like(n, length)).double() * (2 * math.pi / length)

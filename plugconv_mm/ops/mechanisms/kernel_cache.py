@@ -18,6 +18,12 @@ class KernelCache:
     In evaluation it is derived once per size. A layer holds one cache as a plain attribute: it is not part of the
     state dict, and copies and pickles of the layer start with an empty one.
 
+    On a CPU, the values of the weights are compared in each call. On a GPU that would make the host wait for it, so
+    that versions and addresses are compared there, and values in the first call after the layer's ``train()`` or
+    ``eval()`` alone, which say :meth:`recheck`: whoever swaps weights in place through ``.data``, as an exponential
+    moving average does, changes neither version nor address, and has to call one of them afterwards, as OpenMMLab's
+    loops do.
+
     Args:
         max_entries: Number of sizes kept, so that an evaluation over images of many shapes does not fill the memory.
 
@@ -36,6 +42,9 @@ class KernelCache:
         self.max_entries = max_entries
         self._entries: OrderedDict[Hashable, Any] = OrderedDict()
         self._source: tuple[Tensor | None, ...] = ()
+        self._marks: tuple[Any, ...] = ()
+        self._held: list[Tensor] = []
+        self._recheck = False
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return type(self), (self.max_entries, )
@@ -55,19 +64,27 @@ class KernelCache:
         return not any(p.is_meta or (torch.is_grad_enabled() and p.requires_grad)
                        for p in module.parameters(recurse=False))
 
+    def recheck(self) -> None:
+        """Compare values in the next call, wherever the weights lie."""
+        self._recheck = True
+
     def get(self, source: tuple[Tensor | None, ...], key: Hashable, derive: Callable[[], _T]) -> _T:
         """The value that ``derive()`` gives for `key` and the present values of `source`.
 
         Args:
-            source: The parameters that the value depends on. Their values are compared, not their version counters:
-                an exponential moving average swaps weights through ``.data``, which leaves the counters alone.
+            source: The parameters that the value depends on.
             key: All else that the value depends on, such as size, data type and backend.
             derive: Computes the value; called without gradients, and only if the value is not there.
         """
-        if not self._matches(source):
+        present = [t for t in source if t is not None]
+        by_value = any(map(_is_compared_by_value, present))
+        marks = () if by_value else tuple(map(_mark, source))
+        if not (self._has_values_of(source) if by_value or self._recheck else marks == self._marks):
             self._entries.clear()
             with torch.inference_mode(False), torch.no_grad():
                 self._source = tuple(None if t is None else t.detach().clone() for t in source)
+        # While the tensors are held, no other one can get their address.
+        self._marks, self._held, self._recheck = marks, [] if by_value else [t.detach() for t in present], False
         if key in self._entries:
             self._entries.move_to_end(key)
             return self._entries[key]
@@ -78,9 +95,19 @@ class KernelCache:
             self._entries.popitem(last=False)
         return value
 
-    def _matches(self, source: tuple[Tensor | None, ...]) -> bool:
+    def _has_values_of(self, source: tuple[Tensor | None, ...]) -> bool:
         """Whether `source` has the values that the entries were derived from."""
         return len(source) == len(self._source) and all(
             (a is None and b is None) or
             (a is not None and b is not None and a.device == b.device and a.dtype == b.dtype and torch.equal(a, b))
             for a, b in zip(source, self._source, strict=True))
+
+
+def _is_compared_by_value(t: Tensor) -> bool:
+    """Whether to look at the values in each call: they are at hand, or nothing else tells of a change."""
+    return t.device.type == 'cpu' or t.is_inference()
+
+
+def _mark(t: Tensor | None) -> tuple[Any, ...] | None:
+    """What changes where a tensor is written to, or has other memory."""
+    return None if t is None else (t.data_ptr(), t._version, t.shape, t.stride(), t.dtype, t.device)

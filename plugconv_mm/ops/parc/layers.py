@@ -67,6 +67,11 @@ class ParC2d(nn.Module):
         if self.position_embedding is not None:
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
 
+    def train(self, mode: bool = True) -> 'ParC2d':
+        """Set the mode; weights may have been swapped since the last call, as an average of them is between epochs."""
+        self._cache.recheck()
+        return super().train(mode)
+
     def select_backend(self, x: Tensor) -> str:
         """The backend that a call with `x` would use."""
         return make_plan(x, self.weight, 2 if self.direction == 'H' else 3, self.backend).backend

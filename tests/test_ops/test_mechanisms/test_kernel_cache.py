@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from plugconv_mm.ops import ParC2d
 from plugconv_mm.ops.mechanisms import kernel_cache
 from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
 
@@ -42,6 +43,78 @@ def test_changed_values_are_derived_anew(change):
         change(weight)
     assert torch.equal(cache.get((weight, None), 7, derived), torch.full((2, ), 6.))
     assert len(cache) == 1  # what was derived from the old values is gone
+
+
+@pytest.fixture
+def comparisons(monkeypatch):
+    """Weights as on a GPU, where reading a value waits for the device; the list has each comparison of values."""
+    read = []
+    equal = torch.equal
+    monkeypatch.setattr(kernel_cache, '_is_compared_by_value', torch.Tensor.is_inference)
+    monkeypatch.setattr(torch, 'equal', lambda a, b: read.append(1) or equal(a, b))
+    return read
+
+
+def test_a_gpu_is_not_waited_for(comparisons):
+    weight, bias = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
+    cache, derived = KernelCache(), Derived(weight)
+    for _ in range(3):
+        cache.get((weight, bias, None), 7, derived)
+    assert derived.calls == 1 and not comparisons
+
+
+def _other_memory(t):
+    t.data = torch.full((2, ), 3.)
+
+
+def _load(t):
+    holder = nn.Module()
+    holder.t = t
+    holder.load_state_dict(dict(t=torch.full((2, ), 3.)))
+
+
+def _step(t):
+    t.grad = torch.full((2, ), -2.)
+    torch.optim.SGD([t], lr=1.).step()
+
+
+@pytest.mark.parametrize('change', [lambda t: t.mul_(3), _other_memory, _load, _step],
+                         ids=['in place', 'other memory', 'load_state_dict', 'optimizer'])
+def test_a_change_on_a_gpu_is_seen_without_waiting(comparisons, change):
+    weight = nn.Parameter(torch.ones(2))
+    cache, derived = KernelCache(), Derived(weight)
+    cache.get((weight, ), 7, derived)
+    with torch.no_grad():
+        change(weight)
+    assert cache.get((weight, ), 7, derived).tolist() == [6, 6] and not comparisons
+
+
+def test_freed_memory_is_no_match(comparisons):
+    cache = KernelCache()
+    for value in range(20):  # the allocator would give all of them one address
+        assert cache.get((torch.full((1000, ), float(value)), ), 7, lambda value=value: value) == value
+
+
+def test_weights_swapped_past_the_versions_are_seen_after_a_change_of_mode(comparisons):
+    layer = ParC2d(4, meta_size=5).eval()
+    x, average = torch.rand(1, 4, 6, 6), torch.rand(4, 1, 5, 1)
+    with torch.inference_mode():
+        layer(x)
+        layer.weight.data.copy_(average)  # as an exponential moving average is put in the place of the weights
+        layer.eval()
+        swapped = layer(x)
+        seen = len(comparisons)
+        assert torch.equal(layer(x), swapped) and seen and len(comparisons) == seen + 1  # that of this line
+    torch.testing.assert_close(swapped, layer.train()(x))
+
+
+def test_weights_of_inference_mode_are_compared_by_value(comparisons):
+    with torch.inference_mode():
+        weight = torch.ones(2)
+        cache = KernelCache()
+        cache.get((weight, ), 7, weight.sum)
+        weight[0] = 2
+        assert cache.get((weight, ), 7, weight.sum) == 3
 
 
 @pytest.mark.parametrize('other', [
