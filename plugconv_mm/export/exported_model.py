@@ -25,12 +25,16 @@ class ExportedModel:
         model: The model in PyTorch, whose preprocessor prepares the images.
         file: The file.
 
+    Attributes:
+        differences: What was done with images and labels of a segmentor that PyTorch does not do, and how to avoid it.
+
     Raises:
         ExportError: The file is not one of a whole model.
     """
 
     def __init__(self, model: Any, file: ExportedFile) -> None:
         self.model, self.file, self.meta = model, file, file.metadata
+        self.differences: set[str] = set()
         self.predict = dict(detection=self._detections, segmentation=self._regions, classification=self._classes).get(
             self.meta.get('task', ''))
         if self.predict is None:
@@ -87,8 +91,14 @@ class ExportedModel:
     def _regions(self, outputs: list[Tensor], samples: Sequence[Any]) -> Sequence[Any]:
         for output, sample in zip(outputs[0], samples, strict=True):
             height, width = sample.img_shape[:2]
+            if tuple(output.shape[-2:]) != (height, width):
+                self.differences.add('smaller images were filled up to the size of the file; with --dynamic batch,size '
+                                     'it takes them as they are')
             output = output[..., :height, :width]
             if output.dim() == 2:
+                if (height, width) != tuple(sample.ori_shape[:2]):
+                    self.differences.add('labels were resized, where mmseg resizes logits; with --raw the file gives '
+                                         'logits')
                 labels = F.interpolate(output[None, None].to(torch.float32), sample.ori_shape[:2])[0].to(torch.int64)
             else:
                 logits = F.interpolate(output[None], sample.ori_shape[:2], mode='bilinear',

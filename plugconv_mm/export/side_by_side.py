@@ -50,16 +50,17 @@ def evaluate_side_by_side(cfg: Config, models: Mapping[str, Any]) -> dict[str, d
                 for name in models}
 
 
-def compare_figures(cfg: Config, results: Mapping[str, Mapping[str, float]]) -> str:
+def compare_figures(cfg: Config, models: Mapping[str, Any], results: Mapping[str, Mapping[str, float]]) -> str:
     """Write the figures of :func:`evaluate_side_by_side` as a table.
 
     Args:
         cfg: The whole config.
-        results: Those of PyTorch first.
+        models: The forms by name.
+        results: Their figures, those of PyTorch first.
 
     Returns:
         The table, in points of a hundred and milliseconds, and below it a line for each figure that differs from that
-        of PyTorch by more than ``POINTS``.
+        of PyTorch by more than ``POINTS``, with what is known of the reason.
     """
     unit = 100 if cfg.get('default_scope') == 'mmdet' else 1
     (first, reference), *others = results.items()
@@ -68,7 +69,10 @@ def compare_figures(cfg: Config, results: Mapping[str, Mapping[str, float]]) -> 
     table.align['form'] = 'l'
     for form, figures in results.items():
         table.add_row([form, *(f'{unit * figures[name]:.2f}' for name in names), f'{1e3 * figures["seconds"]:.1f}'])
-    differing = [f'{name} of {form} is {unit * figures[name]:.2f}, and {unit * reference[name]:.2f} in {first}'
-                 for form, figures in others for name in names
-                 if not abs(figures[name] - reference[name]) * unit <= POINTS + 1e-6]
+    differing = []
+    for form, figures in others:
+        for name in names:
+            if not abs(figures[name] - reference[name]) * unit <= POINTS + 1e-6:
+                line = f'{name} of {form} is {unit * figures[name]:.2f}, and {unit * reference[name]:.2f} in {first}'
+                differing.append('; '.join((line, *sorted(getattr(models[form], 'differences', ())))))
     return '\n'.join((table.get_string(), *differing))

@@ -1,6 +1,7 @@
 """Exported files in the place of the model: its predictions and figures, and files of every runtime."""
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,11 +99,21 @@ def test_regions_are_those_of_the_model(raw, classes):
         img_shape=SIZE, ori_shape=(96, 144))) for _ in range(2)])
     with torch.no_grad():
         expected = model.test_step(copied(batch))
-    got = ExportedModel(model, as_file(model, raw=raw)).test_step(copied(batch))
+    exported = ExportedModel(model, as_file(model, raw=raw))
+    got = exported.test_step(copied(batch))
+    assert ['--raw' in reason for reason in exported.differences] == ([] if raw else [True])
     for a, b in zip(got, expected, strict=True):
         a, b = a.pred_sem_seg.data, b.pred_sem_seg.data
         assert a.shape == b.shape == (1, 96, 144) and len(b.unique()) > 1
         assert (a != b).float().mean() < (1e-4 if raw else 0.2)  # labels in noise, without interpolation
+
+
+def test_smaller_images_are_told():
+    model, size = small_model('segmentor'), (50, 80)
+    exported = ExportedModel(model, as_file(model, uint8=True))
+    exported.test_step(dict(inputs=pixels(size), data_samples=[
+        SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))]))
+    assert ['--dynamic batch,size' in reason for reason in exported.differences] == [True]
 
 
 def test_classes_are_those_of_the_model():
@@ -134,13 +145,15 @@ def test_figures_that_differ_are_named():
     results = {'PyTorch': {'coco/bbox_mAP': 0.66, 'coco/bbox_mAP_50': 0.9, 'seconds': 0.01},
                'same': {'coco/bbox_mAP': 0.661, 'coco/bbox_mAP_50': 0.5, 'seconds': 0.005},
                'other': {'coco/bbox_mAP': 0.658, 'coco/bbox_mAP_50': 0.9, 'seconds': 0.02}}
-    text = compare_figures(Config(dict(default_scope='mmdet')), results)
+    text = compare_figures(Config(dict(default_scope='mmdet')), dict.fromkeys(results), results)
     assert '66.10' in text and '5.0' in text and 'mAP_50' not in text
     assert text.endswith('|\n+---------+---------------+------------+\n'
                          'coco/bbox_mAP of other is 65.80, and 66.00 in PyTorch')
-    text = compare_figures(Config(dict(default_scope='mmseg')), {
-        'PyTorch': {'mIoU': 50., 'seconds': 1.}, 'other': {'mIoU': 49.95, 'seconds': 1.}})
-    assert text.endswith('+')
+    results = {'PyTorch': {'mIoU': 50., 'seconds': 1.}, 'other': {'mIoU': 49.95, 'seconds': 1.}}
+    assert compare_figures(Config(dict(default_scope='mmseg')), dict.fromkeys(results), results).endswith('+')
+    results['other']['mIoU'], other = 49.8, SimpleNamespace(differences={'images were filled up'})
+    text = compare_figures(Config(dict(default_scope='mmseg')), dict(PyTorch=None, other=other), results)
+    assert text.endswith('mIoU of other is 49.80, and 50.00 in PyTorch; images were filled up')
 
 
 @pytest.mark.parametrize('steps, expected', [

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.evaluate:
         with plain_errors('export_onnx.py'):
             forms = {'PyTorch': model, report.runtime: ExportedModel(model, open_exported(report.path))}
-            print(compare_figures(cfg, evaluate_side_by_side(cfg, forms)))
+            print(compare_figures(cfg, forms, evaluate_side_by_side(cfg, forms)))
 
 
 if __name__ == '__main__':

@@ -31,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_data(cfg, 'test_dataloader')
         files = {path: open_exported(path) for path in args.files}
         model = build_with_weights(cfg, args.checkpoint)
-        forms = {f'{path.name}, {file.runtime}': ExportedModel(model, file) for path, file in files.items()}
-        print(compare_figures(cfg, evaluate_side_by_side(cfg, {'PyTorch': model, **forms})))
+        exported = {f'{path.name}, {file.runtime}': ExportedModel(model, file) for path, file in files.items()}
+        forms = {'PyTorch': model, **exported}
+        print(compare_figures(cfg, forms, evaluate_side_by_side(cfg, forms)))
 
 
 if __name__ == '__main__':
