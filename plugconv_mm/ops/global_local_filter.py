@@ -17,9 +17,6 @@ from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, rdft_matrix
 from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
 from plugconv_mm.ops.mechanisms.plain_layer import is_plain
 from plugconv_mm.ops.mechanisms.tracing import is_exporting, side
-from plugconv_mm.ops.mechanisms.tuning import fastest
-
-LONGEST_MATRICES = 128  # of longer sides, products with matrices cannot be the fastest
 
 
 def _resize(weight: Tensor, size: tuple[int, int]) -> Tensor:
@@ -146,6 +143,10 @@ class GlobalLocalFilter(nn.Module):
         self._cache.recheck()
         return super().train(mode)
 
+    def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """The complex weight as a (C/2, rows, columns) complex tensor."""
+        return _spectrum_weight(self.complex_weight, rows, columns, dtype)
+
     def _filter(self, x: Tensor) -> Tensor:
         """The global filter of x (N, C/2, H, W)."""
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -153,30 +154,19 @@ class GlobalLocalFilter(nn.Module):
             return x * self.complex_weight.sum().to(dtype)  # FFTs take no empty batches; the gradients are zeros
         if torch.compiler.is_compiling():
             return _filter_operator(x.to(dtype), self.complex_weight.to(dtype))
-        x, forms = x.to(dtype), dict(fft=self._filter_by_fft)
-        if max(x.shape[2:]) <= LONGEST_MATRICES:
-            forms['matrices'] = self._filter_by_matrices
-        training = torch.is_grad_enabled() and (x.requires_grad or self.complex_weight.requires_grad)
-        workload = (f'{"×".join(map(str, x.shape))}, {str(dtype).removeprefix("torch.")}'
-                    f'{", training" if training else ""}')
-        form = fastest('GlobalLocalFilter', workload, forms, (x, self.complex_weight), training)
-        return forms[form or 'fft'](x, self.complex_weight)
-
-    def _filter_by_fft(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The global filter in the frequency domain, of x (N, C/2, H, W) in the type to compute in."""
-        size = x.shape[2], x.shape[3] // 2 + 1, x.dtype
-        spectrum = torch.fft.rfft2(x, norm='ortho')
+        size = x.shape[2], x.shape[3] // 2 + 1, dtype
+        spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
         if KernelCache.serves(self):
-            stretched = self._cache.get((weight, ), size, lambda: _spectrum_weight(weight, *size))
+            weight = self._cache.get((self.complex_weight, ), size, lambda: self._stretch(*size))
         else:
-            stretched = _spectrum_weight(weight, *size)
-        spectrum = spectrum * stretched if torch.is_grad_enabled() else spectrum.mul_(stretched)
+            weight = self._stretch(*size)
+        spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
         return torch.fft.irfft2(spectrum, s=x.shape[2:], norm='ortho')
 
-    def _filter_by_matrices(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The global filter as products with DFT matrices, of real and imaginary parts, for export and small maps."""
+    def _filter_by_matrices(self, x: Tensor) -> Tensor:
+        """The global filter as products with DFT matrices, of real and imaginary parts, for export."""
         height, width = side(x, 2), side(x, 3)
-        weight = _resize(weight, (height, width // 2 + 1))
+        weight = _resize(self.complex_weight, (height, width // 2 + 1))
         columns = dft_matrix(height, x)
         spectrum = columns @ torch.cat((x @ rdft_matrix(width, x)).chunk(2, dim=3), dim=2)
         (real, imag), (w_real, w_imag) = spectrum.chunk(2, dim=2), weight.unbind(3)
@@ -190,7 +180,7 @@ class GlobalLocalFilter(nn.Module):
         local, wide = x.chunk(2, dim=1)
         local = self.dw(local)
         with nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False):
-            wide = self._filter_by_matrices(wide, self.complex_weight) if is_exporting() else self._filter(wide)
+            wide = self._filter_by_matrices(wide) if is_exporting() else self._filter(wide)
         x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
         x, norm = x.flatten(3), self.post_norm
         if is_plain(norm, nn.LayerNorm):

@@ -27,12 +27,6 @@ class Workload:
     dtype: torch.dtype
     training: bool
 
-    def __str__(self) -> str:
-        sides = (self.length, self.other) if self.along_h else (self.other, self.length)
-        return (f'{"×".join(map(str, (self.batch, self.channels, *sides)))} along {"H" if self.along_h else "W"}, '
-                f'{self.groups} groups, {"channels-last, " if self.channels_last else ""}'
-                f'{str(self.dtype).removeprefix("torch.")}{", training" if self.training else ""}')
-
 
 @dataclass(frozen=True)
 class BackendCost:
@@ -113,16 +107,11 @@ def cheapest_backend(workload: Workload) -> str:
     return _cheapest(workload) if torch.compiler.is_compiling() else _remembered(workload)
 
 
-def expected_times(workload: Workload) -> dict[str, float]:
-    """The expected time of each backend in milliseconds, by name."""
+def _cheapest(workload: Workload) -> str:
     kind = 'depthwise' if workload.groups == workload.channels else 'dense'
     table = (CPU if workload.device == 'cpu' else CUDA)[kind]
-    return {name: milliseconds(workload, cost) for name, cost in table.items()}
-
-
-def _cheapest(workload: Workload) -> str:
-    times = expected_times(workload)
-    return min(times, key=times.__getitem__)
+    times = [milliseconds(workload, cost) for cost in table.values()]
+    return list(table)[times.index(min(times))]
 
 
 _remembered = functools.lru_cache(4096)(_cheapest)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
-from plugconv_mm.ops.parc.functional import check
+from plugconv_mm.ops.parc.functional import apply, check, prepare
 from plugconv_mm.ops.parc.plan import check_backend, make_plan
-from plugconv_mm.ops.parc.product import apply, prepare
 
 
 class ParC2d(nn.Module):

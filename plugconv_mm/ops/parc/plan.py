@@ -1,13 +1,33 @@
 """The plan of one call of ParC: sizes, data types and backend."""
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
 from plugconv_mm.ops.mechanisms.tracing import is_exporting, side
-from plugconv_mm.ops.parc.backends import BACKENDS, EXPORT_BACKENDS, Geometry
-from plugconv_mm.ops.parc.choice import choose_backend
-from plugconv_mm.ops.parc.cost import Workload
-from plugconv_mm.ops.parc.product import Plan
+from plugconv_mm.ops.parc.backends import BACKENDS, EXPORT_BACKENDS, Backend, Geometry
+from plugconv_mm.ops.parc.cost import Workload, cheapest_backend
+
+
+@dataclass
+class Plan:
+    """Sizes, data types and backend of one call.
+
+    Attributes:
+        geometry: Axis and sizes.
+        backend: Name of the backend.
+        form: The backend.
+        channels_last: Whether the map is channels-last in memory.
+        out_dtype: Type of the output.
+        compute_dtype: Type to compute in.
+    """
+    geometry: Geometry
+    backend: str
+    form: Backend
+    channels_last: bool
+    out_dtype: torch.dtype
+    compute_dtype: torch.dtype
 
 
 def make_plan(x: Tensor, weight: Tensor, axis: int, backend: str) -> Plan:
@@ -40,11 +60,11 @@ def make_plan(x: Tensor, weight: Tensor, axis: int, backend: str) -> Plan:
     elif not x.shape[0]:
         backend = 'spatial'  # FFTs take no empty batches
     elif backend == 'auto':
-        backend = choose_backend(Workload(
+        backend = cheapest_backend(Workload(
             batch=x.shape[0], channels=channels, groups=geometry.groups, length=geometry.length,
             other=x.shape[5 - axis], along_h=axis == 2, channels_last=channels_last, device=x.device.type,
             dtype=out_dtype,
-            training=torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)), x, weight, geometry)
+            training=torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)))
     form = EXPORT_BACKENDS['dft'] if backend == 'dft' else BACKENDS[backend]
     return Plan(geometry, backend, form, channels_last, out_dtype, form.compute_dtype(out_dtype))
 

@@ -96,7 +96,7 @@ def test_freed_memory_is_no_match(comparisons):
 
 
 def test_weights_swapped_past_the_versions_are_seen_after_a_change_of_mode(comparisons):
-    layer = ParC2d(4, 'H', meta_size=5).eval()
+    layer = ParC2d(4, meta_size=5).eval()
     x, average = torch.rand(1, 4, 6, 6), torch.rand(4, 1, 5, 1)
     with torch.inference_mode():
         layer(x)
