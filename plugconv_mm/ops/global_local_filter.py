@@ -129,6 +129,11 @@ class GlobalLocalFilter(nn.Module):
         nn.init.trunc_normal_(self.dw.weight, std=0.02)
         self._cache = KernelCache(max_entries=2)  # as large as half a map each: landscape and portrait
 
+    def train(self, mode: bool = True) -> 'GlobalLocalFilter':
+        """Set training or evaluation mode; see :class:`KernelCache` for what it is told of it."""
+        self._cache.forget()
+        return super().train(mode)
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         # A network for larger images starts from the weights of one for smaller ones.
         key = f'{prefix}complex_weight'
@@ -151,7 +156,7 @@ class GlobalLocalFilter(nn.Module):
             return _filter_operator(x.to(dtype), self.complex_weight.to(dtype))
         size = x.shape[2], x.shape[3] // 2 + 1, dtype
         spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
-        if KernelCache.serves(self):
+        if self._cache.serves(self):
             weight = self._cache.get((self.complex_weight, ), size, lambda: self._stretch(*size))
         else:
             weight = self._stretch(*size)

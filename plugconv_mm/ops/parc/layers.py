@@ -67,6 +67,11 @@ class ParC2d(nn.Module):
         if self.position_embedding is not None:
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
 
+    def train(self, mode: bool = True) -> 'ParC2d':
+        """Set training or evaluation mode; see :class:`KernelCache` for what it is told of it."""
+        self._cache.forget()
+        return super().train(mode)
+
     def select_backend(self, x: Tensor) -> str:
         """The backend that a call with `x` would use."""
         return make_plan(x, self.weight, 2 if self.direction == 'H' else 3, self.backend).backend
@@ -76,7 +81,7 @@ class ParC2d(nn.Module):
         parameters = (self.weight, self.bias, self.position_embedding)
         axis = check(x, *parameters)
         plan = make_plan(x, self.weight, axis, self.backend)
-        if KernelCache.serves(self):
+        if self._cache.serves(self):
             key = (plan.backend, plan.geometry.length, plan.compute_dtype)
             kernel, offset = self._cache.get(parameters, key, lambda: prepare(plan, *parameters))
         else:
