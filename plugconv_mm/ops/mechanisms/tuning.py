@@ -148,8 +148,7 @@ def _are_several_processes() -> bool:
 
 
 def _may_measure(device: torch.device) -> bool:
-    """Whether calls can be timed here: not while a mode counts or fakes operations, a graph is captured or a function
-    of tensors is transformed."""
+    """Whether calls can be timed: not while operations are counted or faked, transformed, or captured in a graph."""
     return not (_get_current_dispatch_mode() is not None
                 or _functorch_level() is not None
                 or (device.type == 'cuda' and torch.cuda.is_current_stream_capturing()))
@@ -223,7 +222,7 @@ def _tolerance(y: Tensor) -> float:
 @contextlib.contextmanager
 def _without_trace(inputs: Sequence[Tensor | None], device: torch.device,
                    training: bool) -> Iterator[list[Tensor | None]]:
-    """Aliases of the inputs, which require gradients as they do, and a state in which calls leave neither gradients nor random numbers behind."""
+    """Aliases of the inputs, and a state in which calls leave neither gradients nor random numbers behind."""
     kind = device.type
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([device] if kind == 'cuda' else []))
