@@ -1,13 +1,14 @@
 """Times of calls on a CPU or a GPU."""
+import math
 import time
 from collections.abc import Callable, Mapping
 
 import torch
 
 _ROUNDS = 5
-# No more rounds than two once so many milliseconds are spent; a slow candidate is known after that.
+# No more rounds than two once so many milliseconds are spent.
 _ENOUGH = 500
-# A call that takes so many times the fastest's time is timed no further.
+# A call that took so many times the fastest's time twice is timed no further.
 _FAR_BEHIND = 3
 
 
@@ -19,7 +20,7 @@ def milliseconds(calls: Mapping[str, Callable[[], object]], device: torch.device
     times = {name: one_call(call, device) for name, call in calls.items()}
     rounds = 1
     while rounds < 2 or (rounds < _ROUNDS and rounds * sum(times.values()) < _ENOUGH):
-        near = _FAR_BEHIND * min(times.values())
+        near = math.inf if rounds < 2 else _FAR_BEHIND * min(times.values())
         for name, call in calls.items():
             if times[name] <= near:
                 times[name] = min(times[name], one_call(call, device))
