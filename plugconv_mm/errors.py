@@ -69,3 +69,7 @@ class OutputError(UserError, OSError, ValueError):
 
 class OutputFolderNotFoundError(OutputError, FileNotFoundError):
     """A folder to write into that is not there."""
+
+
+class TuningFileError(UserError, ValueError):
+    """A file of measured choices that cannot be read."""

@@ -1,7 +1,9 @@
 """What every test begins and ends with."""
 import pytest
+import torch
 
 import plugconv_mm  # noqa: F401  before mmdet, whose modules look for mmcv's operators while they are imported
+from plugconv_mm.ops.mechanisms import tuning, tuning_file
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +26,11 @@ def nothing_left_of_runners():
     clear()
     yield
     clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_measured(monkeypatch):
+    """A Runner of a segmentor sets cudnn's benchmark for good, with which ParC's form would depend on the machine."""
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    monkeypatch.setattr(tuning, '_choices', tuning_file.Choices())
+    monkeypatch.delenv('PLUGCONV_TUNING', raising=False)

@@ -21,7 +21,7 @@ BASE = {
 LOWER = set(BASE) - {'__init__'}
 ARROWS = {
     **BASE,
-    'ops': {'errors'},
+    'ops': {'errors', 'atomic_write'},
     'plugging': {'errors', 'ops'},
     'models': LOWER | {'ops', 'plugging'},
     'engine': LOWER | {'ops', 'plugging', 'models'},

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
 from plugconv_mm.ops.mechanisms.check_map import check_map
-from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, rdft_matrix
+from plugconv_mm.ops.mechanisms.dft import dft_matrix, irdft_matrix, kept, rdft_matrix
 from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
 from plugconv_mm.ops.mechanisms.plain_layer import is_plain
 from plugconv_mm.ops.mechanisms.tracing import is_exporting, side
+from plugconv_mm.ops.mechanisms.tuning import fastest
 
 
 def _resize(weight: Tensor, size: tuple[int, int]) -> Tensor:
@@ -29,6 +30,32 @@ def _resize(weight: Tensor, size: tuple[int, int]) -> Tensor:
 def _spectrum_weight(weight: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """A complex weight (C, h, w, 2) as a complex tensor (C, rows, columns)."""
     return torch.view_as_complex(_resize(weight.to(dtype), (rows, columns)).contiguous())
+
+
+def _by_fft(x: Tensor, weight: Tensor) -> Tensor:
+    """The global filter of x (N, C, H, W) by a complex weight (C, H, W // 2 + 1)."""
+    spectrum = torch.fft.rfft2(x, norm='ortho')
+    spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
+    return torch.fft.irfft2(spectrum, s=x.shape[2:], norm='ortho')
+
+
+def _by_matrices(x: Tensor, weight: Tensor) -> Tensor:
+    """The same as products with DFT matrices that are kept."""
+    height, width = x.shape[2:]
+    return _products(x, torch.view_as_real(weight), kept(dft_matrix, height, x), kept(rdft_matrix, width, x),
+                     kept(irdft_matrix, width, x))
+
+
+# The first is the reference form, and the one that is taken where nothing was measured.
+_FORMS = {'fft': _by_fft, 'matrices': _by_matrices}
+
+
+def _products(x: Tensor, weight: Tensor, columns: Tensor, rows: Tensor, back: Tensor) -> Tensor:
+    """The global filter by a weight (C, H, W // 2 + 1, 2) and DFT matrices, of real and imaginary parts."""
+    spectrum = columns @ torch.cat((x @ rows).chunk(2, dim=3), dim=2)
+    (real, imag), (w_real, w_imag) = spectrum.chunk(2, dim=2), weight.unbind(3)
+    spectrum = torch.cat((real * w_real - imag * w_imag, real * w_imag + imag * w_real), dim=2)
+    return torch.cat((columns.t() @ spectrum).chunk(2, dim=2), dim=3) @ back
 
 
 # torch.compile sees the filter as an operator with real numbers in and out: its own code for complex numbers depends on
@@ -129,6 +156,11 @@ class GlobalLocalFilter(nn.Module):
         nn.init.trunc_normal_(self.dw.weight, std=0.02)
         self._cache = KernelCache(max_entries=2)  # as large as half a map each: landscape and portrait
 
+    def train(self, mode: bool = True) -> 'GlobalLocalFilter':
+        """Set training or evaluation mode; see :class:`KernelCache` for what it is told of it."""
+        self._cache.forget()
+        return super().train(mode)
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         # A network for larger images starts from the weights of one for smaller ones.
         key = f'{prefix}complex_weight'
@@ -137,11 +169,6 @@ class GlobalLocalFilter(nn.Module):
             rows, columns = self.complex_weight.shape[1:3]
             state_dict[key] = _resize(weight, (rows, columns))
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def train(self, mode: bool = True) -> 'GlobalLocalFilter':
-        """Set the mode; weights may have been swapped since the last call, as an average of them is between epochs."""
-        self._cache.recheck()
-        return super().train(mode)
 
     def _stretch(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The complex weight as a (C/2, rows, columns) complex tensor."""
@@ -154,24 +181,20 @@ class GlobalLocalFilter(nn.Module):
             return x * self.complex_weight.sum().to(dtype)  # FFTs take no empty batches; the gradients are zeros
         if torch.compiler.is_compiling():
             return _filter_operator(x.to(dtype), self.complex_weight.to(dtype))
-        size = x.shape[2], x.shape[3] // 2 + 1, dtype
-        spectrum = torch.fft.rfft2(x.to(dtype), norm='ortho')
-        if KernelCache.serves(self):
+        x, size = x.to(dtype), (x.shape[2], x.shape[3] // 2 + 1, dtype)
+        if self._cache.serves(self):
             weight = self._cache.get((self.complex_weight, ), size, lambda: self._stretch(*size))
         else:
             weight = self._stretch(*size)
-        spectrum = spectrum * weight if torch.is_grad_enabled() else spectrum.mul_(weight)
-        return torch.fft.irfft2(spectrum, s=x.shape[2:], norm='ortho')
+        measured = fastest('global filter', (tuple(x.shape), dtype, x.stride()), _FORMS, (x, weight),
+                           torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        return _FORMS[measured or 'fft'](x, weight)
 
-    def _filter_by_matrices(self, x: Tensor) -> Tensor:
-        """The global filter as products with DFT matrices, of real and imaginary parts, for export."""
+    def _filter_for_export(self, x: Tensor) -> Tensor:
+        """The global filter as products with DFT matrices that are part of the graph."""
         height, width = side(x, 2), side(x, 3)
-        weight = _resize(self.complex_weight, (height, width // 2 + 1))
-        columns = dft_matrix(height, x)
-        spectrum = columns @ torch.cat((x @ rdft_matrix(width, x)).chunk(2, dim=3), dim=2)
-        (real, imag), (w_real, w_imag) = spectrum.chunk(2, dim=2), weight.unbind(3)
-        spectrum = torch.cat((real * w_real - imag * w_imag, real * w_imag + imag * w_real), dim=2)
-        return torch.cat((columns.t() @ spectrum).chunk(2, dim=2), dim=3) @ irdft_matrix(width, x)
+        return _products(x, _resize(self.complex_weight, (height, width // 2 + 1)), dft_matrix(height, x),
+                         rdft_matrix(width, x), irdft_matrix(width, x))
 
     def forward(self, x: Tensor, scale: float = 1.) -> Tensor:
         """Filter x; the result is multiplied by `scale`, at no cost."""
@@ -180,7 +203,7 @@ class GlobalLocalFilter(nn.Module):
         local, wide = x.chunk(2, dim=1)
         local = self.dw(local)
         with nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False):
-            wide = self._filter_by_matrices(wide) if is_exporting() else self._filter(wide)
+            wide = self._filter_for_export(wide) if is_exporting() else self._filter(wide)
         x = torch.stack((local.permute(0, 2, 3, 1), wide.to(local.dtype).permute(0, 2, 3, 1)), dim=-1)
         x, norm = x.flatten(3), self.post_norm
         if is_plain(norm, nn.LayerNorm):

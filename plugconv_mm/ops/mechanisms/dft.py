@@ -3,7 +3,9 @@
 A complex map is kept as its real and its imaginary part, one after the other along the axis of the transform. All
 transforms are orthonormal: the inverse of :func:`dft_matrix` is its transpose.
 """
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,6 +34,17 @@ def dft_matrix(length: int, like: Tensor) -> Tensor:
     angle = _angles(length, length)
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))).div(math.sqrt(length)).to(like)
+
+
+def kept(matrix: Callable[[int, Tensor], Tensor], length: int, like: Tensor) -> Tensor:
+    """One of the matrices above from a cache, for calls that no tracer sees."""
+    return _kept(matrix, length, like.device, like.dtype)
+
+
+@functools.lru_cache(32)
+def _kept(matrix: Callable[[int, Tensor], Tensor], length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # a tensor of that mode serves no gradients
+        return matrix(length, torch.empty(0, device=device, dtype=dtype))
 
 
 def _angles(length: int, frequencies: int) -> Tensor:

@@ -104,17 +104,18 @@ CUDA = {
 def cheapest_backend(workload: Workload) -> str:
     """The name of the backend that is expected to take the least time."""
     # torch.compile asks once, and warns of caches that it looks through.
-    return _cheapest(workload) if torch.compiler.is_compiling() else _remembered(workload)
+    times = _times(workload) if torch.compiler.is_compiling() else expected_times(workload)
+    return min(times, key=times.__getitem__)
 
 
-def _cheapest(workload: Workload) -> str:
+def _times(workload: Workload) -> dict[str, float]:
+    """The time that each backend is expected to take, in milliseconds."""
     kind = 'depthwise' if workload.groups == workload.channels else 'dense'
     table = (CPU if workload.device == 'cpu' else CUDA)[kind]
-    times = [milliseconds(workload, cost) for cost in table.values()]
-    return list(table)[times.index(min(times))]
+    return {backend: milliseconds(workload, cost) for backend, cost in table.items()}
 
 
-_remembered = functools.lru_cache(4096)(_cheapest)
+expected_times = functools.lru_cache(4096)(_times)
 
 
 def milliseconds(w: Workload, cost: BackendCost) -> float:

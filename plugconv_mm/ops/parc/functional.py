@@ -1,10 +1,14 @@
-"""ParC as a function, and the two steps that a layer takes apart: the kernel, and its product with a map."""
+"""ParC as a function, and the steps that a layer takes apart: the plan, the kernel, and its product with a map."""
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from plugconv_mm.ops.mechanisms.tracing import is_tracing
-from plugconv_mm.ops.parc.backends import Geometry
+from plugconv_mm.ops.mechanisms.tuning import fastest
+from plugconv_mm.ops.parc.backends import BACKENDS, Geometry
+from plugconv_mm.ops.parc.cost import expected_times
 from plugconv_mm.ops.parc.plan import Plan, make_plan
 
 
@@ -22,7 +26,8 @@ def parc_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, position_
         bias: (C,) or None.
         position_embedding: (1, C, K, 1) or (1, C, 1, K), as `weight` lies, or None.
         backend: ``'spatial'``, O(N²) a line; ``'fft'``, O(N log N), in float32 or float64 whatever the input;
-            ``'gemm'``, O(N²) on matrix units; ``'auto'``, the one expected to be the fastest.
+            ``'gemm'``, O(N²) on matrix units; ``'auto'``, the one expected to be the fastest, or measured to be
+            (:func:`autotune`).
 
     Returns:
         (B, C, H, W), in the memory format of `x`; under autocast in autocast's type, otherwise in that of `x`.
@@ -41,7 +46,7 @@ def parc_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, position_
         True
     """
     axis = check(x, weight, bias, position_embedding)
-    plan = make_plan(x, weight, axis, backend)
+    plan = choose_plan(x, (weight, bias, position_embedding), axis, backend)
     kernel, offset = prepare(plan, weight, bias, position_embedding)
     return apply(plan, x, kernel, offset)
 
@@ -85,6 +90,37 @@ def check(x: Tensor, weight: Tensor, bias: Tensor | None, position_embedding: Te
             raise ValueError(f'position_embedding must have the shape {expected}, got '
                              f'{tuple(position_embedding.shape)}')
     return axis
+
+
+def choose_plan(x: Tensor, parameters: tuple[Tensor, Tensor | None, Tensor | None], axis: int, backend: str,
+                kernel_kept: bool = False) -> Plan:
+    """The plan of a call; the backend of ``'auto'`` is the measured one where there is one.
+
+    Args:
+        x: The map.
+        parameters: Weight, bias and position embedding.
+        axis: Dimension of the map that the kernel runs along.
+        backend: Name of a backend, or ``'auto'``.
+        kernel_kept: Whether the call takes the kernel from a cache, so that its preparation takes no time.
+    """
+    plan = make_plan(x, parameters[0], axis, backend)
+    if plan.workload is None or is_tracing():
+        return plan
+
+    def form(name: str) -> Callable[..., Tensor]:
+        kept = []
+
+        def call(x: Tensor, weight: Tensor, bias: Tensor | None, position_embedding: Tensor | None) -> Tensor:
+            plan = make_plan(x, weight, axis, name)
+            if not kept or not kernel_kept:
+                kept[:] = prepare(plan, weight, bias, position_embedding)
+            return apply(plan, x, *kept)
+        return call
+
+    w = plan.workload
+    measured = fastest('parc', (w, 'kernel kept' if kernel_kept else 'kernel made'), {b: form(b) for b in BACKENDS},
+                       (x, *parameters), w.training, expected_times(w))
+    return plan if measured is None else make_plan(x, parameters[0], axis, measured)
 
 
 def prepare(plan: Plan, weight: Tensor, bias: Tensor | None,

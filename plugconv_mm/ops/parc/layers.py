@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from plugconv_mm.ops.mechanisms.kernel_cache import KernelCache
-from plugconv_mm.ops.parc.functional import apply, check, prepare
-from plugconv_mm.ops.parc.plan import check_backend, make_plan
+from plugconv_mm.ops.parc.functional import apply, check, choose_plan, prepare
+from plugconv_mm.ops.parc.plan import check_backend
 
 
 class ParC2d(nn.Module):
@@ -68,20 +68,23 @@ class ParC2d(nn.Module):
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
 
     def train(self, mode: bool = True) -> 'ParC2d':
-        """Set the mode; weights may have been swapped since the last call, as an average of them is between epochs."""
-        self._cache.recheck()
+        """Set training or evaluation mode; see :class:`KernelCache` for what it is told of it."""
+        self._cache.forget()
         return super().train(mode)
 
     def select_backend(self, x: Tensor) -> str:
         """The backend that a call with `x` would use."""
-        return make_plan(x, self.weight, 2 if self.direction == 'H' else 3, self.backend).backend
+        parameters = (self.weight, self.bias, self.position_embedding)
+        return choose_plan(x, parameters, 2 if self.direction == 'H' else 3, self.backend,
+                           self._cache.serves(self)).backend
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve `x` of shape (B, channels, H, W)."""
         parameters = (self.weight, self.bias, self.position_embedding)
         axis = check(x, *parameters)
-        plan = make_plan(x, self.weight, axis, self.backend)
-        if KernelCache.serves(self):
+        is_cached = self._cache.serves(self)
+        plan = choose_plan(x, parameters, axis, self.backend, is_cached)
+        if is_cached:
             key = (plan.backend, plan.geometry.length, plan.compute_dtype)
             kernel, offset = self._cache.get(parameters, key, lambda: prepare(plan, *parameters))
         else:

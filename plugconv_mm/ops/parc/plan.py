@@ -21,6 +21,7 @@ class Plan:
         channels_last: Whether the map is channels-last in memory.
         out_dtype: Type of the output.
         compute_dtype: Type to compute in.
+        workload: What the cost model chose the backend for; None where it was given.
     """
     geometry: Geometry
     backend: str
@@ -28,6 +29,7 @@ class Plan:
     channels_last: bool
     out_dtype: torch.dtype
     compute_dtype: torch.dtype
+    workload: Workload | None = None
 
 
 def make_plan(x: Tensor, weight: Tensor, axis: int, backend: str) -> Plan:
@@ -54,19 +56,21 @@ def make_plan(x: Tensor, weight: Tensor, axis: int, backend: str) -> Plan:
     elif weight.dtype != x.dtype:
         raise TypeError(f'the input is {x.dtype} and the weight {weight.dtype}: convert one of them, or run under '
                         'torch.autocast')
+    workload = None
     if backend in ('auto', 'fft') and is_exporting():
         # No complex numbers there: a circulant for each channel, or, where channels mix, the transform as a matrix.
         backend = 'gemm' if width == 1 else 'dft'
     elif not x.shape[0]:
         backend = 'spatial'  # FFTs take no empty batches
     elif backend == 'auto':
-        backend = cheapest_backend(Workload(
+        workload = Workload(
             batch=x.shape[0], channels=channels, groups=geometry.groups, length=geometry.length,
             other=x.shape[5 - axis], along_h=axis == 2, channels_last=channels_last, device=x.device.type,
             dtype=out_dtype,
-            training=torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)))
+            training=torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        backend = cheapest_backend(workload)
     form = EXPORT_BACKENDS['dft'] if backend == 'dft' else BACKENDS[backend]
-    return Plan(geometry, backend, form, channels_last, out_dtype, form.compute_dtype(out_dtype))
+    return Plan(geometry, backend, form, channels_last, out_dtype, form.compute_dtype(out_dtype), workload)
 
 
 def check_backend(backend: str) -> None:
