@@ -17,7 +17,7 @@ def rdft_matrix(length: int, like: Tensor) -> Tensor:
     In ``x @ matrix`` real parts come first, then imaginary parts. Device and type are those of `like`.
     """
     angle = _angles(length, length // 2 + 1).T
-    return torch.cat((angle.cos(), -angle.sin()), dim=1).div(math.sqrt(length)).to(like)
+    return torch.cat((angle.cos(), -angle.sin()), dim=1).div(length**0.5).to(like)
 
 
 def irdft_matrix(length: int, like: Tensor) -> Tensor:
@@ -26,14 +26,14 @@ def irdft_matrix(length: int, like: Tensor) -> Tensor:
     # Each frequency but the first, and the last of an even length, stands for two. An exporter may not know the length.
     k = torch.arange(length // 2 + 1)
     count = torch.where((k == 0) | (2 * k == length), 1, 2)[:, None].to(angle)
-    return torch.cat((count * angle.cos(), -count * angle.sin())).div(math.sqrt(length)).to(like)
+    return torch.cat((count * angle.cos(), -count * angle.sin())).div(length**0.5).to(like)
 
 
 def dft_matrix(length: int, like: Tensor) -> Tensor:
     """The matrix (2 N, 2 N) that takes N = `length` complex numbers, x (2 N, ...), to their spectrum ``matrix @ x``."""
     angle = _angles(length, length)
     cos, sin = angle.cos(), angle.sin()
-    return torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))).div(math.sqrt(length)).to(like)
+    return torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))).div(length**0.5).to(like)
 
 
 def kept(matrix: Callable[[int, Tensor], Tensor], length: int, like: Tensor) -> Tensor:

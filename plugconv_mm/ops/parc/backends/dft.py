@@ -1,6 +1,4 @@
 """ParC by discrete Fourier transforms that are products with real matrices."""
-import math
-
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ class DFT(Backend):
         """(N // 2 + 1, groups, 2 · width, 2 · width), a complex product for each frequency, with width = C / groups."""
         width = geometry.group_width
         spectrum = stretched.to(dtype) @ rdft_matrix(geometry.length, stretched)
-        spectrum = spectrum * math.sqrt(geometry.length)
+        spectrum = spectrum * geometry.length**0.5
         real, imag = spectrum.reshape(geometry.groups, width, width, 2, geometry.length // 2 + 1).permute(3, 4, 0, 1, 2)
         return torch.cat((torch.cat((real, imag), dim=3), torch.cat((-imag, real), dim=3)), dim=2)
 

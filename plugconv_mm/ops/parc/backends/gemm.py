@@ -4,6 +4,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from plugconv_mm.ops.mechanisms.tracing import is_exporting, is_tracing
 from plugconv_mm.ops.parc.backends.base import Backend, Geometry
@@ -43,7 +44,8 @@ class GEMM(Backend):
 
 def _product(kernel: Tensor, maps: Tensor, columns: bool) -> Tensor:
     """The products of matrices (G, N, N) with the columns of maps (B, G, N, L), or with the rows of (B, G, L, N)."""
-    if maps.device.type == 'cpu' and not is_tracing():
+    # Who counts operations does not know products that are written into a tensor.
+    if maps.device.type == 'cpu' and not is_tracing() and not is_in_torch_dispatch_mode():
         if torch.is_grad_enabled() and (kernel.requires_grad or maps.requires_grad):
             return _Product.apply(kernel, maps, columns)
         return _products(kernel, maps, columns)
