@@ -111,6 +111,7 @@ def test_without_torchvision(installed, monkeypatch):
         installed()
 
 
+@pytest.mark.slow
 def test_fresh_interpreter():
     """mmcv.ops imports whole, also after an attempt that failed, and one line says what stands in."""
     pytest.importorskip('mmcv')

@@ -41,6 +41,7 @@ def test_importing_is_cheap():
     assert done.stdout.strip() == '[]', done.stderr
 
 
+@pytest.mark.slow
 def test_mmdet_missing():
     pytest.importorskip('mmcv')
     done = run('from plugconv_mm.registry import MODELS\n'

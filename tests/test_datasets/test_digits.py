@@ -222,6 +222,7 @@ def test_senseless_settings(tmp_path, settings):
         build_digits(tmp_path / 'digits', log=quiet, **settings)
 
 
+@pytest.mark.slow
 def test_other_sizes(tmp_path):
     command = [sys.executable, 'tools/dataset_converters/digits.py', '--out', str(tmp_path / 'big'), '--num-train', '1',
                '--num-val', '1', '--sizes', '320', '320', '--digit-sizes', '100', '120', '--seed', '5']

@@ -60,6 +60,7 @@ def test_models(kind, options, part, outputs, tmp_path):
         assert meta['masks'] == ('image' if options else 'box') and meta.get('mask_stride') == (1 if options else None)
 
 
+@pytest.mark.slow
 def test_pixels_are_prepared_inside(tmp_path):
     """As the preprocessor does it, which pads to multiples of 32."""
     model = small_model('segmentor')

@@ -133,6 +133,7 @@ def test_the_stage_is_named(stage, text, error, data, tmp_path, monkeypatch):
     assert report.failed == stage and error in report.error, report.error
 
 
+@pytest.mark.slow
 def test_a_lost_state_is_found(data, tmp_path, monkeypatch):
     """A checkpoint without the state of the schedule does not pass for a resumed run."""
     monkeypatch.chdir(ROOT)

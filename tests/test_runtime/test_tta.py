@@ -21,6 +21,7 @@ def load(name):
     return load_config(make_parser('').parse_args([str(ROOT / f'configs/{name}.py')]))
 
 
+@pytest.mark.slow
 def test_boxes_of_a_detector_with_masks(tmp_path):
     """CondInst, whose masks are no part that can be left out of the config."""
     build_mini(tmp_path / 'data')

@@ -71,7 +71,8 @@ def test_checkpoints_have_the_plugged_names_and_know_the_rules(trained, config):
     assert {key.removeprefix('module.') for key in average} == {*state, 'steps'}
 
 
-@pytest.mark.parametrize('start', ['iter_1', 'iter_2'])  # within an epoch, and between two
+# Within an epoch, and between two.
+@pytest.mark.parametrize('start', ['iter_1', pytest.param('iter_2', marks=pytest.mark.slow)])
 def test_a_resumed_training_ends_as_the_whole(start, trained, config, tmp_path):
     train(config, tmp_path, '--resume', str(trained / f'{start}.pth'))
     whole, resumed = (read_checkpoint(folder / 'iter_4.pth') for folder in (trained, tmp_path))
@@ -80,6 +81,7 @@ def test_a_resumed_training_ends_as_the_whole(start, trained, config, tmp_path):
     assert figures(tmp_path) == figures(trained)
 
 
+@pytest.mark.slow
 def test_evaluation(trained, config, tmp_path):
     """The same figures as after the training, of the average; those of boxes alone with several views."""
     out = tmp_path / 'figures.json'
@@ -93,6 +95,7 @@ def test_evaluation(trained, config, tmp_path):
     assert not [key for key in json.loads(out.read_text()) if 'segm' in key]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_operators_is_not_evaluated(trained, config, tmp_path):
     checkpoint = read_checkpoint(trained / 'iter_4.pth')
     state = {key.replace('.base.', '.'): value for key, value in checkpoint['state_dict'].items()
@@ -119,6 +122,7 @@ def test_demo(trained, config, image, tmp_path):
     assert (cv2.imread(str(tmp_path / 'out/x.png')) != cv2.imread(str(image))).any()
 
 
+@pytest.mark.slow
 def test_costs(config, capsys, tmp_path):
     plain = tmp_path / 'plain.py'
     plain.write_text(f"_base_ = '{config}'\nmodel = dict(_delete_=True, **_base_.model.model)\n")
@@ -166,6 +170,7 @@ def test_export(trained, config, tmp_path, capsys):
     assert 'backbone and neck of the detector' in capsys.readouterr().out and (tmp_path / 'x.onnx').stat().st_size > 1e5
 
 
+@pytest.mark.slow
 def test_the_runner_of_mmengine(config, tmp_path):
     """Trains, without a tool, and leaves a checkpoint that the tools take."""
     cfg = Config.fromfile(config)

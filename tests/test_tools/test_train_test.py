@@ -94,18 +94,21 @@ def test_detector_predictions_and_images(trained, data, tmp_path):
     assert set(predictions[0]['pred_instances']) >= {'bboxes', 'labels', 'scores', 'masks'}
 
 
+@pytest.mark.slow
 def test_show_dir(trained, data, tmp_path):
     evaluate([DETECTOR, str(trained['detector']), '--work-dir', str(tmp_path), '--show-dir', 'shown', *options(data)])
     assert len(list(tmp_path.glob('*/shown/*.jpg'))) == 2
 
 
+@pytest.mark.slow
 def test_segmentor_show_dir(trained, data, tmp_path):
     evaluate([SEGMENTOR, str(trained['segmentor']), '--work-dir', str(tmp_path), '--show-dir', str(tmp_path / 'shown'),
               *options(data, name=SEGMENTOR)])
     assert len(list((tmp_path / 'shown').rglob('*.png'))) == 2
 
 
-@pytest.mark.parametrize('config, kind', [(DETECTOR, 'detector'), (SEGMENTOR, 'segmentor')])
+@pytest.mark.parametrize('config, kind', [
+    pytest.param(DETECTOR, 'detector', marks=pytest.mark.slow), (SEGMENTOR, 'segmentor')])
 def test_half_precision(config, kind, trained, data, tmp_path, monkeypatch):
     seen, run_forward = set(), BaseModel._run_forward
 
@@ -118,6 +121,7 @@ def test_half_precision(config, kind, trained, data, tmp_path, monkeypatch):
     assert seen == {torch.bfloat16} and figures(tmp_path)
 
 
+@pytest.mark.slow
 def test_segmentor_tta(trained, data, tmp_path):
     arguments = [SEGMENTOR, str(trained['segmentor']), '--out', str(tmp_path / 'figures.json'), '--out-item', 'metrics',
                  '--work-dir', str(tmp_path), '--tta', *options(data, name=SEGMENTOR)]
@@ -125,6 +129,7 @@ def test_segmentor_tta(trained, data, tmp_path):
     assert 0 <= json.loads((tmp_path / 'figures.json').read_text())['mIoU'] <= 100
 
 
+@pytest.mark.slow
 def test_detector_tta_evaluates_boxes(trained, data, tmp_path):
     out = tmp_path / 'figures.json'
     with pytest.warns(UserWarning, match='box AP only'):
