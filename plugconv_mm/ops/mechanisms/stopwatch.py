@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-_ROUNDS = 5
-# No more rounds than two once so many milliseconds are spent.
-_ENOUGH = 500
+# Two rounds in any case; then up to so many while they have taken less than so many milliseconds in all, so that slow
+# calls are timed little and short ones often, as a moment of slowness outweighs them.
+_ROUNDS = ((5, 500.), (20, 30.))
 # A call that took so many times the fastest's time twice is timed no further.
 _FAR_BEHIND = 3
 
@@ -17,13 +17,14 @@ def milliseconds(calls: Mapping[str, Callable[[], object]], device: torch.device
 
     Each must have been called before, so that nothing is set up on the way.
     """
-    times = {name: one_call(call, device) for name, call in calls.items()}
-    rounds = 1
-    while rounds < 2 or (rounds < _ROUNDS and rounds * sum(times.values()) < _ENOUGH):
+    times, spent, rounds = dict.fromkeys(calls, math.inf), 0., 0
+    while rounds < 2 or any(rounds < most and spent < enough for most, enough in _ROUNDS):
         near = math.inf if rounds < 2 else _FAR_BEHIND * min(times.values())
         for name, call in calls.items():
             if times[name] <= near:
-                times[name] = min(times[name], one_call(call, device))
+                taken = one_call(call, device)
+                times[name] = min(times[name], taken)
+                spent += taken
         rounds += 1
     return times
 

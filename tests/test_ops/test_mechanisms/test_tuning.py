@@ -77,7 +77,7 @@ def test_the_fastest_is_taken_and_kept(quickest, clock, caplog):
     forms = clock.forms(**{name: 0.001 if name == quickest else 0.002 for name in 'abc'})
     with autotune():
         assert ask(forms) == quickest
-        assert set(clock.calls) == set('abc') and len(clock.calls) < 30
+        assert set(clock.calls) == set('abc') and len(clock.calls) <= 3 * 21
         clock.calls.clear()
         assert ask(forms) == quickest
     assert ask(forms) == quickest and not clock.calls  # outside the context, too
@@ -351,18 +351,18 @@ def test_states_are_those_of_the_call(clock):
 
     def look(x, _):
         seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled('cpu'),
-                     (x @ x.T).dtype))
+                     torch.is_autocast_cache_enabled(), (x @ x.T).dtype))
         return x * 1
     forms = {'a': clock.form('a', 1, look), 'b': clock.form('b', 1, look)}
     x = torch.ones(2, 2, requires_grad=True)
     with autotune():
         with torch.inference_mode():
             ask(forms, 1, x)
-            assert set(seen) == {(True, False, False, torch.float32)} and torch.is_inference_mode_enabled()
+            assert set(seen) == {(True, False, False, False, torch.float32)} and torch.is_inference_mode_enabled()
         seen.clear()
         with torch.autocast('cpu', torch.bfloat16):
             ask(forms, 2, x, training=True)
-            assert set(seen) == {(False, True, True, torch.bfloat16)}
+            assert set(seen) == {(False, True, True, False, torch.bfloat16)}
             assert torch.is_autocast_cache_enabled() and (x @ x).dtype == torch.bfloat16
     assert not torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()
 
