@@ -8,12 +8,14 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
 from plugconv_mm.ops.mechanisms.batch_norm import folds
 from plugconv_mm.ops.mechanisms.large_branches import Branch, LargeBranches
 from plugconv_mm.ops.mechanisms.long_kernels import LONG, LongConv, depthwise, tall_and_wide
+from plugconv_mm.ops.mechanisms.thin_kernels.forms import convolve_each, convolve_sum
 from plugconv_mm.ops.mechanisms.token_chunks import token_chunks_pay
 
 
@@ -38,12 +40,18 @@ class DecomposedLargeKernelConv2d(LargeBranches):
         kernel_size: M, odd.
         small_kernel: s, odd. There is no s×s branch where s is not below M.
         norm_layer: Makes the normalisation of a branch from its channels.
+        form: How the convolutions of plain layers are computed: ``'conv'``, by PyTorch's convolution; ``'banded'``, by
+            products with banded matrices; ``'fft'``, by transforms along the long side, in float32 or float64;
+            ``'auto'``, ``'conv'``, or the form that was measured to be the fastest (:func:`autotune`). Compilers and
+            exporters record ``'conv'``. It may be set later, as an attribute.
 
     Attributes:
         deployed: Whether two biased convolutions are all that is left.
 
     Raises:
-        ValueError: If a kernel size is even or not positive, or the input is not (N, C, H, W).
+        ValueError: If a kernel size is even or not positive, there is no form of this name, or the input is not
+            (N, C, H, W).
+        TypeError: If the types of input and kernels differ, in a form other than ``'conv'``.
 
     Example:
         >>> import torch
@@ -64,8 +72,8 @@ class DecomposedLargeKernelConv2d(LargeBranches):
               'take a checkpoint that was trained with --Decom True')
 
     def __init__(self, channels: int, kernel_size: int, small_kernel: int = 5,
-                 norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
-        super().__init__(channels, kernel_size, small_kernel)
+                 norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d, form: str = 'auto') -> None:
+        super().__init__(channels, kernel_size, small_kernel, form)
         self.vertical: Branch | nn.Conv2d = Branch(channels, (kernel_size, small_kernel), norm_layer)
         self.horizontal: Branch | nn.Conv2d = Branch(channels, (small_kernel, kernel_size), norm_layer)
         self._add_small(norm_layer)
@@ -78,17 +86,23 @@ class DecomposedLargeKernelConv2d(LargeBranches):
             x = x.contiguous(memory_format=torch.channels_last)
         long_on_cpu = on_cpu and self.kernel_size >= LONG and autocast_dtype(x) is None
         convs, norms = self._plain_layers()
-        if convs and all(map(folds, norms)):
-            (tall, tall_bias), (wide, wide_bias) = self._folded(convs, norms)
+        if not convs:
+            return self._called(x)
+
+        def conv_sum(x: Tensor, tall: Tensor, wide: Tensor, bias: Tensor) -> Tensor:
             if long_on_cpu and token_chunks_pay(x) and x.dtype == torch.float32:
-                return tall_and_wide(x, tall, wide, tall_bias + wide_bias)
-            return depthwise(x, tall, tall_bias + wide_bias, convs[0].padding) + depthwise(
-                x, wide, None, convs[1].padding)
-        if convs and long_on_cpu:
-            y = norms[0](LongConv.apply(x, convs[0].weight)) + norms[1](LongConv.apply(x, convs[1].weight))
-        else:
-            y = self.vertical(x) + self.horizontal(x)
-        return y if self.small_conv is None else y + self.small_conv(x)
+                return tall_and_wide(x, tall, wide, bias)
+            return depthwise(x, tall, bias, convs[0].padding) + depthwise(x, wide, None, convs[1].padding)
+
+        def conv_each(x: Tensor, *kernels: Tensor) -> list[Tensor]:
+            return [LongConv.apply(x, kernel) if long_on_cpu and i < 2 else
+                    F.conv2d(x, kernel, None, padding=convs[i].padding, groups=len(kernel))
+                    for i, kernel in enumerate(kernels)]
+
+        if all(map(folds, norms)):
+            (tall, tall_bias), (wide, wide_bias) = self._folded(convs, norms)
+            return convolve_sum(x, (tall, wide), tall_bias + wide_bias, self.form, conv_sum)
+        return self._total(norms, convolve_each(x, [conv.weight for conv in convs], self.form, conv_each))
 
 
 class LargeKernelConv2d(LargeBranches):
@@ -111,12 +125,15 @@ class LargeKernelConv2d(LargeBranches):
         kernel_size: M, odd.
         small_kernel: s, odd, or None. There is no s×s branch where s is None or, odd or not, not below M.
         norm_layer: Makes the normalisation of a branch from its channels.
+        form: As that of :class:`DecomposedLargeKernelConv2d`; ``'fft'`` transforms along both sides.
 
     Attributes:
         deployed: Whether one biased convolution is all that is left.
 
     Raises:
-        ValueError: If a kernel size is even or not positive, or the input is not (N, C, H, W).
+        ValueError: If a kernel size is even or not positive, there is no form of this name, or the input is not
+            (N, C, H, W).
+        TypeError: If the types of input and kernels differ, in a form other than ``'conv'``.
 
     Example:
         >>> import torch
@@ -136,8 +153,8 @@ class LargeKernelConv2d(LargeBranches):
               'with decomposed=True (DecomposedLargeKernelConv2d)')
 
     def __init__(self, channels: int, kernel_size: int, small_kernel: int | None = 5,
-                 norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
-        super().__init__(channels, kernel_size, small_kernel if (small_kernel or 0) < kernel_size else None)
+                 norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d, form: str = 'auto') -> None:
+        super().__init__(channels, kernel_size, small_kernel if (small_kernel or 0) < kernel_size else None, form)
         self.large_conv: Branch | nn.Conv2d = Branch(channels, (kernel_size, kernel_size), norm_layer)
         self._add_small(norm_layer)
 
@@ -147,11 +164,17 @@ class LargeKernelConv2d(LargeBranches):
         if x.device.type == 'cpu':
             x = x.contiguous(memory_format=torch.channels_last)
         convs, norms = self._plain_layers()
-        if convs and all(map(folds, norms)):
-            (kernel, bias), = self._folded(convs, norms)
+        if not convs:
+            return self._called(x)
+
+        def conv_sum(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
             return depthwise(x, kernel, bias, convs[0].padding)
-        if convs:
-            y = norms[0](depthwise(x, convs[0].weight, None, convs[0].padding))
-        else:
-            y = self.large_conv(x)
-        return y if self.small_conv is None else y + self.small_conv(x)
+
+        def conv_each(x: Tensor, *kernels: Tensor) -> list[Tensor]:
+            return [conv_sum(x, kernels[0], None), *(
+                F.conv2d(x, kernel, None, padding=convs[1].padding, groups=len(kernel)) for kernel in kernels[1:])]
+
+        if all(map(folds, norms)):
+            (kernel, bias), = self._folded(convs, norms)
+            return convolve_sum(x, (kernel, ), bias, self.form, conv_sum)
+        return self._total(norms, convolve_each(x, [conv.weight for conv in convs], self.form, conv_each))

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from plugconv_mm.errors import CheckpointError
 from plugconv_mm.ops.mechanisms.batch_norm import fold_batch_norm
 from plugconv_mm.ops.mechanisms.plain_layer import is_plain
+from plugconv_mm.ops.mechanisms.thin_kernels.forms import check_form
 
 
 class Branch(nn.Sequential):
@@ -33,17 +34,20 @@ class LargeBranches(nn.Module):
     Attributes:
         large: Names of the branches that stay when deployed; the small one goes into the first of them.
         unlike: A branch that only the other kind of large kernel has, and what to say to weights with one.
+        form: Name of the form of the convolutions.
         deployed: Whether biased convolutions are all that is left.
     """
     large: ClassVar[tuple[str, ...]]
     unlike: ClassVar[tuple[str, str]]
 
-    def __init__(self, channels: int, kernel_size: int, small_kernel: int | None) -> None:
+    def __init__(self, channels: int, kernel_size: int, small_kernel: int | None, form: str) -> None:
         super().__init__()
         for name, size in (('kernel_size', kernel_size), ('small_kernel', small_kernel)):
             if size is not None and (size < 1 or size % 2 == 0):
                 raise ValueError(f'{name} must be odd and positive, so that kernels share a centre, got {size}')
         self.channels, self.kernel_size, self.small_kernel = channels, kernel_size, small_kernel
+        check_form(form)
+        self.form = form
         self.deployed = False
         self.small_conv: Branch | None = None
 
@@ -80,6 +84,19 @@ class LargeBranches(nn.Module):
             kernels[0] = kernels[0] + padded.view(kernels[0].shape)  # whose shape TorchScript's exporter then knows
             biases[0] = biases[0] + biases[-1]
         return list(zip(kernels, biases, strict=True))[:len(self.large)]
+
+    def _called(self, x: Tensor) -> Tensor:
+        """The sum of the branches, by calls of their layers."""
+        parts = [part for part in (*(getattr(self, name) for name in self.large), self.small_conv) if part is not None]
+        return self._total(parts, [x] * len(parts))
+
+    @staticmethod
+    def _total(layers: Sequence[nn.Module], maps: Sequence[Tensor]) -> Tensor:
+        """The sum of the outputs of layers, each for a map of its own."""
+        total = layers[0](maps[0])
+        for layer, x in zip(layers[1:], maps[1:], strict=True):
+            total = total + layer(x)
+        return total
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != self.channels:

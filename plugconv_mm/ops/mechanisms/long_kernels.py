@@ -37,7 +37,7 @@ def tall_and_wide(x: Tensor, tall: Tensor, wide: Tensor, bias: Tensor) -> Tensor
     return out
 
 
-def _kernel_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+def kernel_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     """Gradient of a depthwise kernel (C, 1, kh, kw) from the input and the output's gradient, both (N, C, H, W).
 
     For each offset u along the short side the products of all columns with all columns are summed over rows and
@@ -45,7 +45,7 @@ def _kernel_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> T
     """
     kh, kw = kernel_size
     if kh > kw:
-        return _kernel_gradient(x.mT, grad.mT, (kw, kh)).mT
+        return kernel_gradient(x.mT, grad.mT, (kw, kh)).mT
     n, c, h, w = x.shape
     ph, pw = kh // 2, kw // 2
     grad = grad.permute(1, 3, 0, 2).reshape(c, w, n * h).contiguous()
@@ -84,7 +84,7 @@ class LongConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_input = conv2d_input(x.shape, weight, grad, padding=padding, groups=len(weight))
         if ctx.needs_input_grad[1]:
-            of_weight = _kernel_gradient(x, grad, (height, width))
+            of_weight = kernel_gradient(x, grad, (height, width))
         return of_input, of_weight
 
 

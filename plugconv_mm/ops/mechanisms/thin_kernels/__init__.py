@@ -1,0 +1,1 @@
+"""Forms of depthwise convolutions with thin long kernels."""
