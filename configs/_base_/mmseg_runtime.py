@@ -1,5 +1,5 @@
-# mmseg's default_runtime.py with the hooks of its schedules. cudnn_benchmark, which is on there, would measure the forms
-# of operators anew in each process: a resumed training would not be bit-identical to the uninterrupted one.
+# mmseg's default_runtime.py with the hooks of its schedules. cudnn_benchmark, which is on there, would measure the
+# forms of operators anew in each process: a resumed training would not be bit-identical to the uninterrupted one.
 default_scope = 'mmseg'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
