@@ -38,7 +38,9 @@ LENGTHS = {
     'benchmarks.compiled': '--families parc-mobilenetv2 --side 64 --seconds 0.01',
     'benchmarks.exported_detectors': 'configs/digits/rtmdet_tiny-k13_digits.py --shape 160 160 --formats onnx '
                                      '--seconds 0.01',
+    'benchmarks.detector_steps': 'configs/digits/faster-rcnn_r50-thin_horfpn_digits.py --seconds 0.01',
     'benchmarks.half_precision': '--families parc-mobilenetv2 --side 64 --seconds 0.01',
+    'benchmarks.large_kernels': '--maps 14 --batches 1 --dtypes float32 --seconds 0.01',
     'benchmarks.memory': '--families parc-mobilenetv2 --side 64',
     'benchmarks.plugged_layers': '--seconds 0.001',
     'benchmarks.scaling': '--networks parc-convnext resnet50 --sides 64 96 --seconds 0.01',
