@@ -157,7 +157,7 @@ class GlobalLocalFilter(nn.Module):
         self._cache = KernelCache(max_entries=2)  # as large as half a map each: landscape and portrait
 
     def train(self, mode: bool = True) -> 'GlobalLocalFilter':
-        """Set training or evaluation mode; see :class:`KernelCache` for what it is told of it."""
+        """Set training or evaluation mode; weights may have been swapped since the last call, so kept kernels go."""
         self._cache.forget()
         return super().train(mode)
 

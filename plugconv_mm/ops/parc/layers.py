@@ -68,7 +68,7 @@ class ParC2d(nn.Module):
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
 
     def train(self, mode: bool = True) -> 'ParC2d':
-        """Set training or evaluation mode; see :class:`KernelCache` for what it is told of it."""
+        """Set training or evaluation mode; weights may have been swapped since the last call, so kept kernels go."""
         self._cache.forget()
         return super().train(mode)
 
