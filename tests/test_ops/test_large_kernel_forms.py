@@ -18,6 +18,12 @@ each_form = pytest.mark.parametrize('form', PLAIN)
 each_kind = pytest.mark.parametrize('kind', KINDS)
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    """The rounding of half types is compared with a bound, to which some random maps come near."""
+    torch.manual_seed(0)
+
+
 def published(module, x):
     """The sum of the branches, each a convolution and its normalisation; or of the deployed convolutions."""
     parts = [getattr(module, name) for name in module.large] + [module.small_conv] * (module.small_conv is not None)
