@@ -95,6 +95,11 @@ def gradients(model: nn.Module, image: torch.Tensor, parameters: list[nn.Paramet
     return list(torch.autograd.grad(loss, parameters))
 
 
+def described(shape: tuple[int, int, int], training: bool) -> str:
+    """Number, height and width of images, and the mode, as tables and results name them."""
+    return '×'.join(map(str, (shape[0], 3, *shape[1:]))) + (', training' if training else '')
+
+
 def measure(case: Case, shape: tuple[int, int, int], training: bool, seconds: float) -> dict[str, float]:
     """Time both formulations.
 
@@ -149,7 +154,7 @@ def main() -> None:
                 continue
             side = case.nearest(512) if mode == 'training_large' else case.side
             shape = (1, *case.large) if mode == 'large' else (2 if training else 8, side, side)
-            kind = f'{shape[0]}×3×{shape[1]}×{shape[2]}{", training" if training else ""}'
+            kind = described(shape, training)
             row = results.row(f'{name} {kind}', lambda case=case, shape=shape, training=training: measure(
                 case, shape, training, args.seconds))
             line(name, kind, round(row['published']), round(row['ours']), row['published'] / row['ours'],

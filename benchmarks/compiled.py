@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from benchmarks.backbones import CASES, build, difference, gradients
+from benchmarks.backbones import CASES, build, described, difference, gradients
 from benchmarks.median_times import median_times
 from benchmarks.results import Results, header, line, make_parser
 
@@ -55,8 +55,9 @@ def main() -> None:
     header('network', 'input', 'eager, ms', 'compiled, ms', 'ratio', 'first call, s', 'another size, s', 'difference')
     for name in args.families:
         side = CASES[name].nearest(args.side)
-        kind = (f'{"2" if args.training else "1"}×3×{side}×{side}{", training" if args.training else ""}'
-                f'{", any size" if args.dynamic else ""}')
+        kind = described((2 if args.training else 1, side, side), args.training)
+        if args.dynamic:
+            kind += ', any size'
         row = results.row(f'{name} {kind}', lambda name=name, side=side: measure(
             name, side, args.training, args.dynamic, args.seconds))
         line(name, kind, round(row['eager']), round(row['compiled']), row['compiled'] / row['eager'],

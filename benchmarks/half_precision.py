@@ -6,7 +6,7 @@ The difference of the outputs is relative to their largest value.
 """
 import torch
 
-from benchmarks.backbones import CASES, build, difference, gradients
+from benchmarks.backbones import CASES, build, described, difference, gradients
 from benchmarks.median_times import median_times
 from benchmarks.results import Results, header, line, make_parser
 
@@ -41,7 +41,7 @@ def main() -> None:
     header('network', 'input', 'float32, ms', 'bfloat16, ms', 'ratio', 'difference')
     for name in args.families:
         side = CASES[name].nearest(args.side)
-        kind = f'{"2" if args.training else "1"}×3×{side}×{side}{", training" if args.training else ""}'
+        kind = described((2 if args.training else 1, side, side), args.training)
         row = results.row(f'{name} {kind}', lambda name=name, side=side: measure(
             name, side, args.training, args.seconds))
         line(name, kind, round(row['float32']), round(row['bfloat16']), row['bfloat16'] / row['float32'],

@@ -74,9 +74,11 @@ def main() -> None:
                 for training in (False, True):
                     kind_of_pass = 'training' if training else 'inference'
                     cells = kernel, f'{batch}×{channels}×{side}×{side}', dtype, kind_of_pass
-                    row = results.row(' '.join(cells), lambda side=side, batch=batch, dtype=dtype, training=training:
-                                      measure(kind, side, batch, getattr(torch, dtype), training,
-                                              ['conv', *args.forms], args.device, args.seconds))
+                    row = results.row(
+                        ' '.join((*cells, *args.forms)),
+                        lambda side=side, batch=batch, dtype=dtype, training=training: measure(
+                            kind, side, batch, getattr(torch, dtype), training, ['conv', *args.forms], args.device,
+                            args.seconds))
                     times = [row.get(form, float('nan')) for form in ('conv', *args.forms)]
                     line(*cells, *times, *(t / times[0] for t in times[1:]))
 

@@ -7,7 +7,7 @@ called once before it is measured, so that what it keeps for the size of the ima
 """
 import torch
 
-from benchmarks.backbones import CASES, build, gradients
+from benchmarks.backbones import CASES, build, described, gradients
 from benchmarks.results import Results, header, line, make_parser
 from plugconv_mm.analysis.memory import watched
 
@@ -46,7 +46,7 @@ def main() -> None:
         for training in (False, True):
             if training and CASES[name].deploy:
                 continue
-            kind = f'{"2" if training else "1"}×3×{side}×{side}{", training" if training else ""}'
+            kind = described((2 if training else 1, side, side), training)
             row = results.row(f'{name} {kind}',
                               lambda name=name, side=side, training=training: measure(name, side, training))
             line(name, kind, round(row['published'] / 2**20), round(row['ours'] / 2**20),

@@ -1,7 +1,6 @@
 """Rows of a benchmark in a JSON file, with the machine that they were measured on; the options that all have."""
 import argparse
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from plugconv_mm.atomic_write import atomic_write
+from plugconv_mm.ops.mechanisms.tuning import processor
 
 
 def make_parser(doc: str, name: str) -> argparse.ArgumentParser:
@@ -30,12 +30,8 @@ def machine(device: str = 'cpu') -> dict[str, str]:
     """The processor or card, threads and torch that times depend on."""
     if device == 'cuda':
         return dict(card=torch.cuda.get_device_name(), torch=torch.__version__)
-    info = Path('/proc/cpuinfo')
-    names = [line.partition(': ')[2] for line in info.read_text().splitlines() if line.startswith('model name')
-             ] if info.is_file() else []
-    return dict(cpu=names[0] if names else platform.processor() or platform.machine(),
-                capability=torch.backends.cpu.get_cpu_capability(), threads=str(torch.get_num_threads()),
-                torch=torch.__version__)
+    return dict(cpu=processor(), capability=torch.backends.cpu.get_cpu_capability(),
+                threads=str(torch.get_num_threads()), torch=torch.__version__)
 
 
 class Results:
