@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_data(cfg, 'test_dataloader')
         files = {path: open_exported(path) for path in args.files}
         model = build_with_weights(cfg, args.checkpoint)
-        exported = {f'{path.name}, {file.runtime}': ExportedModel(model, file) for path, file in files.items()}
-        forms = {'PyTorch': model, **exported}
+        forms = {'PyTorch': model}
+        forms |= {f'{path.name}, {file.runtime}': ExportedModel(model, file) for path, file in files.items()}
         print(compare_figures(cfg, forms, evaluate_side_by_side(cfg, forms)))
 
 

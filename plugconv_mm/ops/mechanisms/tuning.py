@@ -76,6 +76,17 @@ def autotune() -> Iterator[None]:
             _contexts -= 1
 
 
+def may_answer() -> bool:
+    """Whether :func:`fastest` can have an answer; where it cannot, operators need not describe their forms to it."""
+    if is_tracing() or torch.are_deterministic_algorithms_enabled():
+        return False
+    return _is_on() or bool(_choices.made) or tuning_file() is not None
+
+
+def _is_on() -> bool:
+    return _contexts > 0 or torch.backends.cudnn.benchmark
+
+
 def fastest(operator: str, workload: Hashable, candidates: Mapping[str, Callable[..., Tensor]],
             inputs: Sequence[Tensor | None], training: bool, expected: Mapping[str, float] | None = None) -> str | None:
     """The name of the candidate that was measured to be the fastest; None if the operator's cost model is to decide.
@@ -93,11 +104,9 @@ def fastest(operator: str, workload: Hashable, candidates: Mapping[str, Callable
         TuningFileError: If the file of ``PLUGCONV_TUNING`` is not one of choices.
         OutputError: If it cannot be written.
     """
-    if is_tracing() or torch.are_deterministic_algorithms_enabled():
+    if not may_answer():
         return None
-    path, measuring = tuning_file(), _contexts > 0 or torch.backends.cudnn.benchmark
-    if not measuring and path is None and not _choices.made:
-        return None
+    path, measuring = tuning_file(), _is_on()
     given = [t for t in inputs if t is not None]
     device = given[0].device
     # Subclasses of tensors may have no values, or be spread over devices.
@@ -130,11 +139,12 @@ def _text(operator: str, workload: Hashable, wanted: tuple[int, ...]) -> str:
 @functools.lru_cache
 def _environment(device: torch.device, threads: int) -> str:
     """Name of the device, version of torch and number of threads."""
-    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else processor()
     return f'{name}, torch {torch.__version__}, {threads} threads'
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     with contextlib.suppress(OSError), open('/proc/cpuinfo', encoding='utf-8', errors='replace') as file:
         for line in file:
             if line.startswith('model name'):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plugconv_mm.ops.mechanisms.tracing import is_tracing
-from plugconv_mm.ops.mechanisms.tuning import fastest
+from plugconv_mm.ops.mechanisms.tuning import fastest, may_answer
 from plugconv_mm.ops.parc.backends import BACKENDS, Geometry
 from plugconv_mm.ops.parc.cost import expected_times
 from plugconv_mm.ops.parc.plan import Plan, make_plan
@@ -104,7 +104,7 @@ def choose_plan(x: Tensor, parameters: tuple[Tensor, Tensor | None, Tensor | Non
         kernel_kept: Whether the call takes the kernel from a cache, so that its preparation takes no time.
     """
     plan = make_plan(x, parameters[0], axis, backend)
-    if plan.workload is None or is_tracing():
+    if plan.workload is None or not may_answer():
         return plan
 
     def form(name: str) -> Callable[..., Tensor]:

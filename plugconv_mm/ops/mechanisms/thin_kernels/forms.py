@@ -10,7 +10,7 @@ from plugconv_mm.ops.mechanisms.autocast import autocast_dtype
 from plugconv_mm.ops.mechanisms.thin_kernels import banded, fft
 from plugconv_mm.ops.mechanisms.thin_kernels.bilinear import Convolution, Form
 from plugconv_mm.ops.mechanisms.tracing import is_tracing
-from plugconv_mm.ops.mechanisms.tuning import fastest
+from plugconv_mm.ops.mechanisms.tuning import fastest, may_answer
 
 _FORMS: Mapping[str, Form] = {'banded': banded.FORM, 'fft': fft.FORM}
 FORMS = ('conv', *_FORMS)
@@ -70,6 +70,8 @@ def _choose(form: str, result: str, candidate: Callable[[str], Callable[..., Ten
     if form != 'auto':
         check_form(form)  # the attribute may have been set
         return form
+    if not may_answer():
+        return 'conv'
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
     workload = (tuple(x.shape), x.dtype, autocast_dtype(x), x.stride(), tuple(tuple(p.shape) for p in parameters),
                 result)
